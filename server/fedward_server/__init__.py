@@ -1,0 +1,1 @@
+"""The coordinator: relays, adds up, and steps the shared model."""
