@@ -26,20 +26,28 @@ MAX_ITEMS = 65_536
 MAX_INT_BYTES = 32
 """Two's-complement width of an integer: enough for a SHA-256 value."""
 
+MAX_PAYLOAD_BYTES = 2**32 - 1
+"""What the four-byte length can say."""
+
 _HEADER = struct.Struct(">cI")
 _DOUBLE = struct.Struct(">d")
 
 
 def encode(value: Value) -> bytes:
-    """Return the canonical encoding of ``value``."""
-    parts: list[bytes] = []
-    _encode_into(value, parts, 0)
-    return b"".join(parts)
+    """Return the canonical encoding of ``value``.
+
+    Raises:
+        MisuseError: a type, depth, size or number that has no encoding.
+    """
+    return b"".join(_parts(value, 0))
 
 
 def digest(*fields: Value) -> bytes:
     """Return H(fields): SHA-256 over the canonical encoding of the typed tuple (A2)."""
-    return hashlib.sha256(encode(fields)).digest()
+    hasher = hashlib.sha256()
+    for part in _parts(fields, 0):  # megabytes of masked addend are hashed without a copy
+        hasher.update(part)
+    return hasher.digest()
 
 
 def decode(data: bytes, *, max_bytes: int) -> Value:
@@ -56,34 +64,49 @@ def decode(data: bytes, *, max_bytes: int) -> Value:
     return value
 
 
-def _encode_into(value: Value, parts: list[bytes], depth: int) -> None:
+def _parts(value: Value, depth: int) -> list[bytes]:
+    """Return the pieces whose concatenation is the encoding of ``value``."""
     if depth > MAX_DEPTH:
         raise MisuseError(f"a value nests deeper than {MAX_DEPTH}")
-    if isinstance(value, bool):
-        parts.append(_frame(b"t" if value else b"f", b""))
-    elif isinstance(value, int):
-        parts.append(_frame(b"i", _int_bytes(value)))
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise MisuseError("only finite floats have an encoding")
-        parts.append(_frame(b"d", _DOUBLE.pack(value + 0.0)))
-    elif isinstance(value, bytes):
-        parts.append(_frame(b"b", value))
-    elif isinstance(value, str):
-        parts.append(_frame(b"s", value.encode("utf-8")))
-    elif isinstance(value, tuple):
+    if isinstance(value, tuple):
         if len(value) > MAX_ITEMS:
             raise MisuseError(f"a tuple of {len(value)} items exceeds {MAX_ITEMS}")
-        inner: list[bytes] = []
-        for item in value:
-            _encode_into(item, inner, depth + 1)
-        parts.append(_frame(b"T", b"".join(inner)))
+        tag, payload = b"T", [part for item in value for part in _parts(item, depth + 1)]
     else:
-        raise MisuseError(f"no encoding for {type(value).__name__}")
+        tag, scalar = _scalar(value)
+        payload = [scalar]
+    length = sum(map(len, payload))
+    if length > MAX_PAYLOAD_BYTES:
+        raise MisuseError(f"a value of {length} bytes exceeds {MAX_PAYLOAD_BYTES}")
+    return [_HEADER.pack(tag, length), *payload]
 
 
-def _frame(tag: bytes, payload: bytes) -> bytes:
-    return _HEADER.pack(tag, len(payload)) + payload
+def _scalar(value: float | bytes | str) -> tuple[bytes, bytes]:
+    """Return the tag and the payload of a value that is not a tuple."""
+    if isinstance(value, bool):
+        return (b"t" if value else b"f"), b""
+    if isinstance(value, int):
+        return b"i", _int_bytes(value)
+    if isinstance(value, float):
+        return b"d", _double_bytes(value)
+    if isinstance(value, bytes):
+        return b"b", value
+    if isinstance(value, str):
+        return b"s", _text_bytes(value)
+    raise MisuseError(f"no encoding for {type(value).__name__}")
+
+
+def _double_bytes(value: float) -> bytes:
+    if not math.isfinite(value):
+        raise MisuseError("only finite floats have an encoding")
+    return _DOUBLE.pack(value + 0.0)  # minus zero becomes zero
+
+
+def _text_bytes(value: str) -> bytes:
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MisuseError("text with a lone surrogate has no encoding") from error
 
 
 def _int_bytes(value: int) -> bytes:

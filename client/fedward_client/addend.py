@@ -1,0 +1,115 @@
+"""The one door out: a query's noised integer addend, from the site's own patients (B1 to B3).
+
+After the debit nothing here may depend visibly on data: no exception, no log line, no size. An
+empty batch still yields noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedward_client.cohort import Cohort
+from fedward_client.training.augmentation import Augmentation
+from fedward_client.training.gradients import Patient, RuntimeOptions, clipped_sum
+from fedward_common.models.prediction import Standardisation, scores
+from fedward_common.plan.sections import CountQuery, GradientQuery, HistogramQuery, MomentsQuery
+from fedward_common.privacy.noise import discrete_gaussian
+from fedward_common.privacy.sampling import choose, poisson_sample
+from fedward_common.progress import Progress
+from fedward_common.queries import count, moments
+from fedward_common.queries.histogram import Layout
+from fedward_common.queries.task import Task
+from fedward_common.randomness import RandomBytes
+from fedward_common.secagg.ring import RingParameters, wrap
+from fedward_common.study import Study
+
+Vector = NDArray[np.float64]
+
+
+def addend(
+    study: Study,
+    task: Task,
+    progress: Progress,
+    cohort: Cohort,
+    random: RandomBytes,
+    runtime: RuntimeOptions,
+) -> NDArray[np.uint32]:
+    """Sample, compute, clip, sum, round, clamp, noise, wrap: the addend x_i of A3, ``(d,)``."""
+    total = vector_sum(study, task, progress, cohort, random, runtime)
+    return wrap(grid_sum(task, total, random) + site_noise(study, task, random))
+
+
+def grid_sum(task: Task, total: Vector, random: RandomBytes) -> NDArray[np.int64]:
+    """The sum on the integer grid, rounded at random and clamped (A5), without noise."""
+    ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
+    return ring.encode(total, random)
+
+
+def site_noise(study: Study, task: Task, random: RandomBytes) -> NDArray[np.int64]:
+    """This site's part of the noise: any t_min - c such parts carry the claim (B3)."""
+    return discrete_gaussian(study.mechanism(task).site_sigma, task.dimension, random)
+
+
+def vector_sum(
+    study: Study,
+    task: Task,
+    progress: Progress,
+    cohort: Cohort,
+    random: RandomBytes,
+    runtime: RuntimeOptions,
+) -> Vector:
+    """The sum of the sampled patients' clipped vectors: float64 ``(d,)``, still secret."""
+    indices = poisson_sample(len(cohort), task.sampling_rate, random)
+    query = task.query
+    if isinstance(query, GradientQuery):
+        return clipped_sum(
+            study.spec,
+            progress.state.parameters,
+            (Patient(*cohort.patient(int(index))) for index in indices),
+            clip=task.clip,
+            images_per_patient=study.plan.cohort.images_per_patient,
+            augmentation=Augmentation(**query.augmentation.model_dump()),
+            standardisation=Standardisation(progress.mean, progress.scale),
+            random=random,
+            runtime=runtime,
+        )
+    patients = (_patient(study, cohort, int(index), random) for index in indices)
+    if isinstance(query, CountQuery):
+        classes = len(study.plan.study.classes)
+        return _sum(task, (count.vector(patient.label, classes) for patient in patients))
+    if isinstance(query, MomentsQuery):
+        return _sum(task, (moments.vector(patient.inputs) for patient in patients))
+    return _histogram(study, query, task, progress, patients)
+
+
+def _histogram(
+    study: Study, query: HistogramQuery, task: Task, progress: Progress, patients: Iterable[Patient]
+) -> Vector:
+    layout = Layout(len(study.plan.study.classes), query.bins)
+    standardisation = Standardisation(progress.mean, progress.scale)
+    parameters = progress.state.average
+    vectors = (
+        layout.vector(
+            scores(study.spec, parameters, patient.inputs, standardisation).mean(axis=0),
+            patient.label,
+        )
+        for patient in patients
+    )
+    return _sum(task, vectors)
+
+
+def _patient(study: Study, cohort: Cohort, index: int, random: RandomBytes) -> Patient:
+    """One patient with at most k images, every subset equally likely (B1)."""
+    inputs, label = cohort.patient(index)
+    kept = choose(random, len(inputs), study.plan.cohort.images_per_patient)
+    return Patient(inputs[kept], label)
+
+
+def _sum(task: Task, vectors: Iterable[Vector]) -> Vector:
+    total = np.zeros(task.dimension)
+    for vector in vectors:
+        total += vector
+    return total

@@ -1,0 +1,91 @@
+"""How a study reaches a site: a greeting, a proposal, and a beginning that all have approved (A1).
+
+Nothing here decides: a proposal waits for the operator, and a study begins only under the exact
+plan that this site approved, with valid approvals of every roster member.
+"""
+
+from __future__ import annotations
+
+from fedward_client.running import study_group
+from fedward_client.site import Site
+from fedward_client.studies import StudyState
+from fedward_common import __version__, keys
+from fedward_common import progress as folding
+from fedward_common.codec import encode
+from fedward_common.errors import PeerError, PolicyRefusalError
+from fedward_common.identity import Approval, approved_digest
+from fedward_common.messages import (
+    PROTOCOL_VERSION,
+    Begin,
+    Hello,
+    HelloReply,
+    Propose,
+    ProposeReply,
+)
+from fedward_common.plan.document import Plan, plan_from_canonical
+from fedward_common.plan.signing import SignedPlan
+from fedward_common.study import Study
+
+NONCE_BYTES = 32
+MAX_WAITING = 32
+"""Proposals that may wait for the operator at once."""
+
+
+def greet(site: Site, order: Hello) -> HelloReply:
+    """Say who this site is, signed over the server's nonce."""
+    if len(order.nonce) != NONCE_BYTES:
+        raise PeerError(f"hello: the nonce must have {NONCE_BYTES} bytes")
+    signature = keys.sign(site.identity.identity, "hello", order.nonce, site.name)
+    return HelloReply(site.name, PROTOCOL_VERSION, __version__, signature)
+
+
+def receive_proposal(site: Site, order: Propose) -> ProposeReply:
+    """Keep a validly signed plan for the operator; answer with the approval once there is one."""
+    plan = SignedPlan(order.plan, order.signature).open()
+    record = site.studies.by_plan(plan.digest)
+    if record is None:
+        waiting = [s for s in site.studies.all() if s.state is StudyState.PROPOSED]
+        if len(waiting) >= MAX_WAITING:
+            raise PolicyRefusalError(f"{MAX_WAITING} proposals already wait for this site's operator")
+        site.studies.propose(plan.digest, order.plan, order.signature)
+        return ProposeReply(b"")
+    if record.state is StudyState.REJECTED:
+        raise PolicyRefusalError("this site's operator has rejected the plan")
+    return ProposeReply(record.approval or b"")
+
+
+def begin_study(site: Site, order: Begin) -> bytes:
+    """Start an approved study under everyone's approvals; returns the digest it runs under.
+
+    Raises:
+        PolicyRefusalError: this site has not approved the plan.
+        PeerError: an approval is missing, invalid, or not by the roster's key for this plan.
+    """
+    record = site.studies.by_plan(order.plan_digest)
+    if record is None or record.approval is None:
+        raise PolicyRefusalError("this site has not approved the plan")
+    plan = plan_from_canonical(record.plan)
+    approvals = _checked_approvals(plan, order)
+    if record.approval not in order.approvals:
+        raise PeerError("the study is begun without this site's own approval as it was given")
+    digest = approved_digest(plan.digest, approvals)
+    if record.digest is not None:
+        if record.digest != digest:
+            raise PeerError("the study has begun under other approvals; it is not begun twice")
+        return digest
+    study_group(plan, approvals, digest)  # refuses what cannot form a group
+    stored = encode(tuple(approval.encode() for approval in approvals))
+    first = folding.begin(Study(plan))
+    site.studies.begin(plan.digest, digest, stored, first.encode())
+    return digest
+
+
+def _checked_approvals(plan: Plan, order: Begin) -> tuple[Approval, ...]:
+    if len(order.approvals) != len(plan.roster.sites):
+        raise PeerError(f"{len(order.approvals)} approvals for {len(plan.roster.sites)} members")
+    approvals = tuple(Approval.decode(data) for data in order.approvals)
+    for member, approval in zip(plan.roster.sites, approvals, strict=True):
+        expected = (bytes.fromhex(member.identity), plan.digest)
+        if (approval.identity, approval.plan_digest) != expected:
+            raise PeerError(f"the approval of {member.name} is for another plan or by another key")
+    return approvals

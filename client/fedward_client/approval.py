@@ -1,0 +1,107 @@
+"""The operator's decision on a plan: checked against the site's policy and budget, then signed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedward_client.policy import PlanFacts, QueryFacts
+from fedward_client.site import Site
+from fedward_common import keys
+from fedward_common.errors import OperatorError, PolicyRefusalError
+from fedward_common.guarantee import statement_of
+from fedward_common.identity import approve
+from fedward_common.plan.document import Plan, plan_from_canonical
+from fedward_common.privacy.statement import PrivacyStatement
+from fedward_common.study import Study
+
+
+@dataclass(frozen=True)
+class Review:
+    """What the operator is shown before deciding; ``refusals`` empty means it may be approved."""
+
+    plan: Plan
+    statement: PrivacyStatement
+    unverified: tuple[str, ...]
+    refusals: tuple[str, ...]
+
+
+def review(site: Site, plan_digest: bytes) -> Review:
+    """Put a proposed plan against the site's policy, budget, roster and cohort.
+
+    Raises:
+        OperatorError: no such plan, or a package too old or too new for it.
+    """
+    record = site.studies.by_plan(plan_digest)
+    if record is None:
+        raise OperatorError(f"plan {plan_digest.hex()[:16]}: not known here; see `plan show`")
+    study = Study(plan_from_canonical(record.plan))
+    statement = statement_of(study)
+    unverified = tuple(
+        member.name
+        for member in study.plan.roster.sites
+        if member.name != site.name and not site.members.is_verified(member)
+    )
+    refusals = [*_seat_problems(site, study.plan), *_policy_problems(site, study, statement, unverified)]
+    return Review(study.plan, statement, unverified, tuple(refusals))
+
+
+def approve_plan(site: Site, plan_digest: bytes) -> Review:
+    """Sign the site's consent with a fresh encryption key for this plan (A1).
+
+    Raises:
+        PolicyRefusalError: the policy or the budget forbids it; every reason is named.
+    """
+    outcome = review(site, plan_digest)
+    if outcome.refusals:
+        raise PolicyRefusalError(f"{outcome.plan.study.name}: " + "; ".join(outcome.refusals))
+    encryption = site.new_encryption_key(plan_digest)
+    consent = approve(site.identity.identity, plan_digest, keys.encryption_public(encryption))
+    site.studies.approve(plan_digest, consent.encode())
+    site.audit.decided("approve", outcome.plan.canonical, site.ledger.head())
+    return outcome
+
+
+def reject_plan(site: Site, plan_digest: bytes) -> None:
+    """Record the operator's no."""
+    record = site.studies.by_plan(plan_digest)
+    if record is None:
+        raise OperatorError(f"plan {plan_digest.hex()[:16]}: not known here; see `plan show`")
+    site.studies.reject(plan_digest)
+    site.audit.decided("reject", record.plan, site.ledger.head())
+
+
+def _seat_problems(site: Site, plan: Plan) -> list[str]:
+    own = site.identity.public()
+    seat = (own.name, own.identity.hex(), own.transport.hex())
+    if seat in {(m.name, m.identity, m.transport) for m in plan.roster.sites}:
+        return []
+    return ["this site's name and keys are not on the plan's roster"]
+
+
+def _policy_problems(
+    site: Site, study: Study, statement: PrivacyStatement, unverified: tuple[str, ...]
+) -> list[str]:
+    plan = study.plan
+    facts = PlanFacts(
+        queries=tuple(
+            QueryFacts(
+                task.query.kind,
+                task.split,
+                task.clip,
+                task.query.noise_multiplier,
+                task.sampling_rate,
+            )
+            for task in study.tasks
+        ),
+        model=plan.model.kind,
+        t_min=plan.secagg.t_min,
+        colluding=plan.secagg.colluding,
+        unverified=len(unverified),
+        cohort=site.patients("train"),
+        accounts=tuple(
+            (name, value, statement.epsilon_worst_case) for name, value in statement.by_account
+        ),
+        delta=plan.privacy.delta,
+        unsafe=plan.secagg.unsafe_for_simulation,
+    )
+    return site.policy.refusals(facts, simulation=site.simulation)

@@ -1,0 +1,108 @@
+"""What this site decided and what it sent, in order, hash-chained (G7).
+
+An entry names a message by its size and SHA-256 and the ledger's head at that moment. It never
+holds a message, and nothing that came from a patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+
+from fedward_client.chain import HashChain, Head
+from fedward_client.database import transaction
+from fedward_common.codec import decode, digest, encode
+from fedward_common.errors import IntegrityError
+
+_MAX_ENTRY_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One line of the log.
+
+    Attributes:
+        unix_time: seconds since 1970, by the site's clock.
+        kind: what happened: a decision ('approve', 'reject', ...) or the step of a message sent.
+        e: the attempt, 0 for a decision.
+        size: bytes of the message or of the text decided on.
+        sha256: its SHA-256, 32 bytes.
+        ledger_count: rows of the ledger at that moment.
+        ledger_hash: the ledger's last hash, 32 bytes.
+    """
+
+    unix_time: int
+    kind: str
+    e: int
+    size: int
+    sha256: bytes
+    ledger_count: int
+    ledger_hash: bytes
+
+
+class AuditLog:
+    """The log of one site."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._chain = HashChain(connection, "audit")
+
+    def sent(self, kind: str, e: int, message: bytes, ledger: Head) -> None:
+        """Record that ``message`` is about to leave at attempt ``e``."""
+        self._append(kind, e, message, ledger)
+
+    def decided(self, kind: str, subject: bytes, ledger: Head) -> None:
+        """Record a person's decision of ``kind`` on ``subject``, such as a plan's bytes."""
+        self._append(kind, 0, subject, ledger)
+
+    def entries(self) -> list[AuditEntry]:
+        """Return the whole log, oldest first, verified on the way.
+
+        Raises:
+            IntegrityError: the chain does not hold.
+        """
+        return [_entry(payload) for _, payload in self._chain.rows(self._chain.genesis())]
+
+    def verify(self) -> Head:
+        """Recompute the chain and return its head.
+
+        Raises:
+            IntegrityError: an entry was altered, removed or moved.
+        """
+        return self._chain.verify()
+
+    def _append(self, kind: str, e: int, data: bytes, ledger: Head) -> None:
+        entry = AuditEntry(
+            unix_time=int(self._clock()),
+            kind=kind,
+            e=e,
+            size=len(data),
+            sha256=hashlib.sha256(data).digest(),
+            ledger_count=ledger[0],
+            ledger_hash=ledger[1],
+        )
+        with transaction(self._connection):
+            key = digest("audit", self._chain.head().length + 1)
+            self._chain.append(key, encode(("audit-1", *astuple(entry))))
+
+
+def _entry(payload: bytes) -> AuditEntry:
+    match decode(payload, max_bytes=_MAX_ENTRY_BYTES):
+        case (
+            "audit-1",
+            int(at),
+            str(kind),
+            int(e),
+            int(size),
+            bytes(sha),
+            int(count),
+            bytes(head),
+        ):
+            return AuditEntry(at, kind, e, size, sha, count, head)
+    raise IntegrityError("site database, audit chain: an entry is not of a known form")

@@ -1,0 +1,136 @@
+"""Clean Pixel Data (PS3.15 E.3.1): what is written into the pixels themselves.
+
+Three nets, none of which trusts BurnedInAnnotation: ultrasound keeps only its declared regions; the
+profile's masks blank what a known device writes at known places; a text finder looks at every
+frame. An image in which none of them finds anything keeps every bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedward_client.deidentify import allowlist
+from fedward_client.deidentify.container import Elements
+from fedward_client.deidentify.header import number_of
+from fedward_client.deidentify.outcome import Action, Reason, RefusalError
+from fedward_client.deidentify.pixels import Pixels
+from fedward_client.deidentify.profile import Profile
+from fedward_client.deidentify.rules import tag_of
+from fedward_client.deidentify.textfinder import Box, find_text
+
+MAX_PASSES = 3
+"""Text is searched for again after blanking; what is still found after this is quarantined."""
+
+_REGIONS = tag_of("SequenceOfUltrasoundRegions")
+
+
+def clean_pixels(
+    pixels: Pixels, header: Elements, sop_class: str, modality: str, profile: Profile
+) -> tuple[Pixels, list[Action]]:
+    """Return the pixels without burned-in text, and what was done.
+
+    Raises:
+        RefusalError: the profile refuses such an image, or its text cannot be blanked.
+    """
+    done: list[Action] = []
+    if sop_class in allowlist.ULTRASOUND_CLASSES or modality == "US":
+        pixels = _keep_regions(pixels, header, profile, done)
+    rectangles = _masks(pixels, modality, profile)
+    if rectangles:
+        done.append(Action.MASKED)
+        pixels = _blank(pixels, rectangles, _darkest(pixels))
+    return _without_text(pixels, profile, done), done
+
+
+def _keep_regions(
+    pixels: Pixels, header: Elements, profile: Profile, done: list[Action]
+) -> Pixels:
+    """Blank everything outside the declared ultrasound regions (PS3.3 C.8.5.5)."""
+    _, items = header.get(_REGIONS, ("SQ", []))
+    if isinstance(items, bytes) or not items:
+        if profile.pixels.ultrasound_without_regions == "quarantine":
+            raise RefusalError(Reason.NO_ULTRASOUND_REGIONS)
+        return pixels
+    keep = np.zeros(pixels.values.shape[1:3], dtype=bool)
+    for item in items:
+        x0, y0, x1, y1 = (
+            _location(item, f"RegionLocation{end}") for end in ("MinX0", "MinY0", "MaxX1", "MaxY1")
+        )
+        keep[y0 : y1 + 1, x0 : x1 + 1] = True
+    if not keep.any():
+        raise RefusalError(Reason.NO_ULTRASOUND_REGIONS)
+    blank = np.broadcast_to(~keep[None, :, :, None], pixels.values.shape)
+    outside = pixels.values[blank]
+    dark = _darkest(pixels)
+    if not outside.size or bool((outside == dark).all()):
+        return pixels
+    done.append(Action.REGIONS)
+    return replace(pixels, values=np.where(blank, dark, pixels.values))
+
+
+def _location(item: Elements, keyword: str) -> int:
+    vr, value = item.get(tag_of(keyword), ("", b""))
+    if vr != "UL" or not isinstance(value, bytes):
+        raise RefusalError(Reason.NO_ULTRASOUND_REGIONS)
+    return int.from_bytes(value[:4], "little")
+
+
+def _masks(pixels: Pixels, modality: str, profile: Profile) -> list[Box]:
+    layout = (modality, *pixels.values.shape[1:3])
+    return [
+        rectangle
+        for mask in profile.mask
+        if (mask.modality, mask.rows, mask.columns) == layout
+        for rectangle in mask.rectangles
+    ]
+
+
+def _without_text(pixels: Pixels, profile: Profile, done: list[Action]) -> Pixels:
+    if profile.pixels.text == "off":
+        return pixels
+    for _ in range(MAX_PASSES):
+        boxes = _text_boxes(pixels)
+        if not boxes:
+            return pixels
+        if profile.pixels.text == "quarantine":
+            break
+        done.append(Action.TEXT)
+        for box in boxes:
+            pixels = _blank(pixels, [box], _surround(pixels, box))
+    raise RefusalError(Reason.BURNED_IN_TEXT)
+
+
+def _text_boxes(pixels: Pixels) -> list[Box]:
+    """Text of any frame: an overlay stays in place, so its box is blanked in all of them."""
+    boxes: dict[Box, None] = {}
+    for frame in pixels.values:
+        for sample in range(frame.shape[-1]):
+            boxes.update(dict.fromkeys(find_text(frame[..., sample])))
+    return list(boxes)
+
+
+def _blank(pixels: Pixels, boxes: list[Box], value: NDArray[Any]) -> Pixels:
+    values = pixels.values.copy()
+    for x0, y0, x1, y1 in boxes:
+        values[:, y0:y1, x0:x1] = value
+    return replace(pixels, values=values)
+
+
+def _surround(pixels: Pixels, box: Box) -> NDArray[Any]:
+    """The median just outside a box, per sample: blanking with it leaves no bright or dark slab."""
+    x0, y0, x1, y1 = box
+    outer = pixels.values[:, max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2]
+    ring = np.ones(outer.shape[1:3], dtype=bool)
+    ring[y0 - max(0, y0 - 2) : y1 - max(0, y0 - 2), x0 - max(0, x0 - 2) : x1 - max(0, x0 - 2)] = False
+    if not ring.any():
+        return _darkest(pixels)
+    return np.median(outer[:, ring], axis=(0, 1)).astype(pixels.values.dtype)
+
+
+def _darkest(pixels: Pixels) -> NDArray[Any]:
+    inverted = pixels.photometric == "MONOCHROME1"
+    return np.asarray(pixels.values.max() if inverted else pixels.values.min())

@@ -1,0 +1,101 @@
+"""Checks of attribute values: a kept value is a term of a list or a number in a plausible range.
+
+A check takes the raw value (little-endian, as PS3.5 encodes it) and returns the bytes to write, or
+None to have the attribute removed. Text is thereby reduced to what the lists allow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable
+
+Check = Callable[[bytes], bytes | None]
+
+MAX_VALUES = 1024
+"""Values of one attribute; more (a per-frame vector) than this is not plausible."""
+
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
+_INTEGER = re.compile(r"[+-]?\d{1,12}")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+
+
+def values_of(raw: bytes) -> list[str] | None:
+    """Split a text value at its backslashes and strip padding; None if it is not ASCII."""
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    return [part.strip(" \0") for part in text.split("\\")]
+
+
+def padded(text: str, vr: str) -> bytes:
+    """Encode text to the even length that PS3.5 asks for."""
+    raw = text.encode("ascii")
+    return raw + (b"\0" if vr == "UI" else b" ") * (len(raw) % 2)
+
+
+def codes(terms: frozenset[str]) -> Check:
+    """Allow values from a closed list (upper case, as CS demands)."""
+
+    def check(raw: bytes) -> bytes | None:
+        parts = values_of(raw)
+        if parts is None or not all(part in terms or not part for part in parts):
+            return None
+        return padded("\\".join(parts), "CS")
+
+    return check
+
+
+def numbers(vr: str, low: float, high: float) -> Check:
+    """Allow numbers within [low, high]; text numbers (DS, IS) keep their exact digits."""
+    return _text_numbers(vr, low, high) if vr in ("DS", "IS") else _binary(_BINARY[vr], low, high)
+
+
+def _text_numbers(vr: str, low: float, high: float) -> Check:
+    form = _DECIMAL if vr == "DS" else _INTEGER
+
+    def check(raw: bytes) -> bytes | None:
+        parts = values_of(raw)
+        if parts is None or len(parts) > MAX_VALUES:
+            return None
+        for part in parts:
+            if part and (form.fullmatch(part) is None or not low <= float(part) <= high):
+                return None
+        return padded("\\".join(parts), vr)
+
+    return check
+
+
+def _binary(code: str, low: float, high: float) -> Check:
+    width = struct.calcsize("<" + code)
+
+    def check(raw: bytes) -> bytes | None:
+        count, rest = divmod(len(raw), width)
+        if rest or count > MAX_VALUES:
+            return None
+        values = struct.unpack(f"<{count}{code}", raw)
+        return raw if all(math.isfinite(v) and low <= v <= high for v in values) else None
+
+    return check
+
+
+def uids(replace: Callable[[str], str | None]) -> Check:
+    """Map every UID through ``replace``; one that it refuses (None) removes the attribute."""
+
+    def check(raw: bytes) -> bytes | None:
+        parts = values_of(raw)
+        if parts is None:
+            return None
+        mapped = [replace(part) if _is_uid(part) else None for part in parts if part]
+        if None in mapped:
+            return None
+        return padded("\\".join(part for part in mapped if part), "UI")
+
+    return check
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= 64 and _UID.fullmatch(text) is not None  # noqa: PLR2004

@@ -1,0 +1,108 @@
+"""The de-identification profile: a small TOML file; every default is the careful choice."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedward_client.deidentify.table import Options
+from fedward_common.errors import OperatorError
+
+Pixel = Annotated[int, Field(ge=0, le=65_535)]
+Rectangle = tuple[Pixel, Pixel, Pixel, Pixel]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Retain(_Section):
+    """The options of PS3.15 Annex E.3 that keep more than the basic profile does."""
+
+    uids: bool = False
+    device: bool = False
+    institution: bool = False
+    patient_characteristics: bool = False
+    dates: Literal["none", "modified", "full"] = "modified"
+
+
+class PixelRules(_Section):
+    """Clean Pixel Data (PS3.15 E.3.1). BurnedInAnnotation is never trusted.
+
+    ``text``: what happens to text that the finder sees. ``secondary_capture``: screens and scans
+    may show anything, so ``mask`` (text finder and masks) has to be asked for.
+    """
+
+    text: Literal["mask", "quarantine", "off"] = "mask"
+    secondary_capture: Literal["quarantine", "mask"] = "quarantine"
+    ultrasound_without_regions: Literal["quarantine", "mask"] = "quarantine"
+    head_ct_mr: Literal["quarantine", "keep"] = "quarantine"
+
+
+class Mask(_Section):
+    """Rectangles (x0, y0, x1, y1; x1 and y1 excluded) blanked in every image of a layout."""
+
+    modality: str
+    rows: Pixel
+    columns: Pixel
+    rectangles: Annotated[tuple[Rectangle, ...], Field(min_length=1)]
+
+
+class Profile(_Section):
+    """What is kept, what is blanked, what is refused.
+
+    ``missing_patient_id``: without an identifier nobody knows whose image it is, and privacy is
+    counted per patient; ``study`` takes each study for a patient of its own.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    missing_patient_id: Literal["quarantine", "study"] = "quarantine"
+    retain: Retain = Retain()
+    pixels: PixelRules = PixelRules()
+    mask: tuple[Mask, ...] = ()
+
+    @classmethod
+    def for_local_training(cls) -> Self:
+        """Return the profile of a site's own vault, which is encrypted and never released.
+
+        Head CT and MR are kept; secondary captures are kept after the text finder and the masks.
+        """
+        pixels = PixelRules(head_ct_mr="keep", secondary_capture="mask")
+        return cls(pixels=pixels)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a profile file.
+
+        Raises:
+            OperatorError: unreadable, not TOML, or a key or value that is not allowed.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise OperatorError(f"{path}: cannot read the profile; check the path") from error
+        except tomllib.TOMLDecodeError as error:
+            raise OperatorError(f"{path}: not TOML; {error}") from error
+        except ValidationError as error:
+            raise OperatorError(f"{path}: {_problems(error)}") from error
+
+    @property
+    def options(self) -> Options:
+        """The columns of table E.1-1 in force."""
+        flags = {
+            "uids": self.retain.uids,
+            "device": self.retain.device,
+            "institution": self.retain.institution,
+            "patient": self.retain.patient_characteristics,
+            "dates-full": self.retain.dates == "full",
+            "dates-modified": self.retain.dates == "modified",
+        }
+        return frozenset(name for name, wanted in flags.items() if wanted)
+
+
+def _problems(error: ValidationError) -> str:
+    found = (f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
+    return "; ".join(found)

@@ -1,0 +1,197 @@
+"""The site's privacy ledger: what was ever spent on its patients, and the cap on it (B5, B6).
+
+Two accounts for the site's life, 'train' and 'holdout'. A DEBIT is keyed by (study, e) and never
+refunded; check and append happen in one exclusive transaction that is on the disk before a patient
+is sampled. The cap is a Rényi filter over adaptively chosen parameters; beside it stands the
+figure as if everything had been fixed in advance, which is a little lower.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+
+from fedward_client.chain import HashChain, Head
+from fedward_client.database import transaction
+from fedward_client.policy import ACCOUNTS, Caps
+from fedward_client.spending import Account, Run, Spent
+from fedward_common.codec import decode, digest, encode
+from fedward_common.errors import IntegrityError, PolicyRefusalError
+from fedward_common.privacy.parameters import MechanismParameters
+
+_MAX_ROW_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Debit:
+    """One attempt of one query, as the ledger keeps it.
+
+    Attributes:
+        study: the plan's digest over plan and approvals, 32 bytes.
+        e: the attempt.
+        account: 'train' or 'holdout'.
+        query: its name in the plan.
+        noise_multiplier: sigma of guarantee (i) of B4.
+        worst_noise_multiplier: sigma of guarantee (ii).
+        sampling_rate: q.
+        grid_divergence: what the integer grid adds, for (i) (see ``privacy.grid``).
+        worst_grid_divergence: the same for (ii).
+    """
+
+    study: bytes
+    e: int
+    account: str
+    query: str
+    noise_multiplier: float
+    worst_noise_multiplier: float
+    sampling_rate: float
+    grid_divergence: float
+    worst_grid_divergence: float
+
+    @classmethod
+    def of(cls, parameters: MechanismParameters, *, study: bytes, e: int, account: str) -> Debit:
+        """Return the debit of one attempt of a query with these parameters."""
+        return cls(
+            study=study,
+            e=e,
+            account=account,
+            query=parameters.query,
+            noise_multiplier=float(parameters.noise_multiplier),
+            worst_noise_multiplier=parameters.noise_multiplier_of(1),
+            sampling_rate=float(parameters.sampling_rate),
+            grid_divergence=parameters.grid_divergence_of(parameters.honest),
+            worst_grid_divergence=parameters.grid_divergence_of(1),
+        )
+
+    @property
+    def key(self) -> bytes:
+        """What makes it unique: a digest of (study, e)."""
+        return digest("debit", self.study, self.e)
+
+    @property
+    def runs(self) -> tuple[Run, Run]:
+        """The attempt against the server (i) and in the worst case (ii)."""
+        return (
+            Run(self.noise_multiplier, self.sampling_rate, self.grid_divergence),
+            Run(self.worst_noise_multiplier, self.sampling_rate, self.worst_grid_divergence),
+        )
+
+    def encode(self) -> bytes:
+        """Return its canonical bytes."""
+        return encode(("debit-1", *astuple(self)))
+
+
+class Ledger:
+    """The ledger in one site's database. Opening it reads and verifies the whole chain.
+
+    Raises:
+        IntegrityError: the chain does not hold.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._chain = HashChain(connection, "ledger")
+        self._read_to = self._chain.genesis()
+        self._accounts = dict.fromkeys(ACCOUNTS, Account())
+        self._catch_up()
+
+    def head(self) -> Head:
+        """Return (count, hash): what every signed step 1 shows to the peers."""
+        return self._chain.head()
+
+    def verify(self) -> Head:
+        """Recompute the whole chain and return its head.
+
+        Raises:
+            IntegrityError: a debit was altered, removed or moved.
+        """
+        return self._chain.verify()
+
+    def entries(self) -> list[Debit]:
+        """Return every debit, oldest first, verified on the way."""
+        return [_decode(payload) for _, payload in self._chain.rows(self._chain.genesis())]
+
+    def debit(self, debit: Debit, caps: Caps) -> Head:
+        """Debit an attempt, durably, or refuse it; the same debit again changes nothing (B6).
+
+        Returns:
+            The ledger's head.
+
+        Raises:
+            PolicyRefusalError: it would pass a cap, or (study, e) was debited for something else.
+            StorageError: it could not be written.
+        """
+        cap = caps.of(debit.account)
+        with transaction(self._connection):
+            stored = self._chain.find(debit.key)
+            if stored is not None:
+                if stored != debit.encode():
+                    raise PolicyRefusalError(
+                        f"attempt {debit.e} was debited with other parameters: it is not run again"
+                    )
+                return self.head()
+            self._catch_up()
+            after = self._accounts[debit.account].plus(*debit.runs)
+            excess = after.excess(cap)
+            if excess is not None:
+                raise PolicyRefusalError(
+                    f"account '{debit.account}': {excess} (policy.toml, [caps.{debit.account}]); "
+                    "no image was touched"
+                )
+            head = self._chain.append(debit.key, debit.encode())
+        self._accounts[debit.account], self._read_to = after, head
+        return head
+
+    def spent(self, account: str, caps: Caps) -> Spent:
+        """Return what an account has cost so far; the PLD figures take up to a second."""
+        self._catch_up()
+        return self._accounts[account].spent(caps.of(account))
+
+    def forecast(
+        self, account: str, queries: Iterable[MechanismParameters], extra: int, caps: Caps
+    ) -> Spent:
+        """Return what an account will have cost after a plan's ``queries`` on it.
+
+        ``extra`` attempts beyond their rounds go to the query that they make most expensive. Debits
+        are never refunded: this is what approving the plan may cost.
+        """
+        self._catch_up()
+        cap = caps.of(account)
+        debits = [
+            (Debit.of(query, study=b"", e=0, account=account), query.rounds) for query in queries
+        ]
+        after = self._accounts[account]
+        for debit, rounds in debits:
+            after = after.plus(*debit.runs, times=rounds)
+        if extra and debits:
+            ends = [after.plus(*debit.runs, times=extra) for debit, _ in debits]
+            after = max(ends, key=lambda end: end.server.filtered(cap.epsilon, cap.delta))
+        return after.spent(cap)
+
+    def _catch_up(self) -> None:
+        """Take in what was appended since, by this process or another."""
+        for head, payload in self._chain.rows(self._read_to):
+            debit = _decode(payload)
+            self._accounts[debit.account] = self._accounts[debit.account].plus(*debit.runs)
+            self._read_to = head
+
+
+def _decode(payload: bytes) -> Debit:
+    match decode(payload, max_bytes=_MAX_ROW_BYTES):
+        case (
+            "debit-1",
+            bytes(study),
+            int(e),
+            str(account),
+            str(query),
+            float(noise),
+            float(worst_noise),
+            float(rate),
+            float(divergence),
+            float(worst_divergence),
+        ) if account in ACCOUNTS:
+            return Debit(
+                study, e, account, query, noise, worst_noise, rate, divergence, worst_divergence
+            )
+    raise IntegrityError("site database, ledger chain: a debit is not of a known form")

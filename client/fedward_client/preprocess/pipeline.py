@@ -1,0 +1,133 @@
+"""The pipeline: choose frames, scale by modality, crop, enhance, resize, set channels.
+
+An 8-bit grey image that already has the plan's size comes out as exactly value / 255.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from skimage import exposure, restoration, transform
+
+from fedward_client.preprocess import grey
+from fedward_client.preprocess.spec import PreprocessSpec
+from fedward_common.errors import OperatorError
+
+Images = NDArray[np.float32]
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_CLAHE_CLIP = 0.01
+
+
+def preprocess_file(data: bytes, spec: PreprocessSpec) -> Images:
+    """Preprocess a cleaned DICOM file, as the vault holds it."""
+    return preprocess(dcmread(BytesIO(data)), spec)
+
+
+def preprocess(instance: Dataset, spec: PreprocessSpec) -> Images:
+    """Return a cleaned instance as float32 images (frames, channels, size, size) in [0, 1].
+
+    The de-identifier wrote it, so its pixels are native grey or interleaved RGB.
+    """
+    stored = _chosen(_stored(instance), spec.max_frames)
+    stored = _region(stored, instance)
+    if stored.shape[-1] == 1:
+        frames = stored[..., 0].astype(np.float32)
+        scaled = grey.scaling_for(instance)(frames, instance, spec)[..., None]
+    else:
+        scaled = stored.astype(np.float32) / np.float32((1 << int(instance.BitsStored)) - 1)
+    return _finished(scaled, spec)
+
+
+def preprocess_array(images: NDArray[np.uint8], spec: PreprocessSpec) -> Images:
+    """Preprocess an array of 8-bit images (N, H, W) or (N, H, W, 3), each an image of its own.
+
+    Gives what :func:`preprocess` gives for the same image in a plain 8-bit instance.
+
+    Raises:
+        OperatorError: not uint8, or another shape.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+        raise OperatorError("image array: it must be uint8 of shape (N, H, W) or (N, H, W, 3)")
+    stacked = images[..., None] if images.ndim == 3 else images  # noqa: PLR2004
+    return _finished(stacked.astype(np.float32) / np.float32(255), spec)
+
+
+def _stored(instance: Dataset) -> NDArray[Any]:
+    bits = int(instance.BitsAllocated)
+    kind = np.dtype(f"<{'i' if instance.PixelRepresentation == 1 else 'u'}{bits // 8}")
+    shape = (
+        int(instance.get("NumberOfFrames") or 1),
+        int(instance.Rows),
+        int(instance.Columns),
+        int(instance.SamplesPerPixel),
+    )
+    return np.frombuffer(instance.PixelData, kind, int(np.prod(shape))).reshape(shape)
+
+
+def _chosen(frames: NDArray[Any], limit: int) -> NDArray[Any]:
+    """At most ``limit`` frames, evenly spaced, the first and the last among them."""
+    if frames.shape[0] <= limit:
+        return frames
+    return frames[np.round(np.linspace(0, frames.shape[0] - 1, limit)).astype(int)]
+
+
+def _region(frames: NDArray[Any], instance: Dataset) -> NDArray[Any]:
+    """Crop an ultrasound image to its largest declared region (PS3.3 C.8.5.5)."""
+    boxes = [
+        (
+            int(item.RegionLocationMinX0),
+            int(item.RegionLocationMinY0),
+            int(item.RegionLocationMaxX1) + 1,
+            int(item.RegionLocationMaxY1) + 1,
+        )
+        for item in instance.get("SequenceOfUltrasoundRegions") or []
+    ]
+    if not boxes:
+        return frames
+    x0, y0, x1, y1 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    cropped = frames[:, y0:y1, x0:x1]
+    return cropped if cropped.size else frames
+
+
+def _finished(images: Images, spec: PreprocessSpec) -> Images:
+    """Set channels, enhance, resize: (N, H, W, samples) to (N, channels, size, size)."""
+    coloured = _with_channels(images, spec.channels)
+    out = np.empty((images.shape[0], spec.size, spec.size, spec.channels), dtype=np.float32)
+    for index, image in enumerate(coloured):
+        out[index] = _resized(_enhanced(image, spec), spec.size)
+    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+def _with_channels(images: Images, channels: int) -> Images:
+    if images.shape[-1] == channels:
+        return images
+    if channels == 1:
+        return cast(Images, (images @ _LUMINANCE)[..., None])
+    return np.repeat(images, channels, axis=-1)
+
+
+def _enhanced(image: Images, spec: PreprocessSpec) -> Images:
+    if spec.denoise:
+        sigma = float(restoration.estimate_sigma(image, channel_axis=-1, average_sigmas=True))
+        image = restoration.denoise_nl_means(image, h=0.8 * sigma, sigma=sigma, channel_axis=-1)
+    if spec.clahe:
+        layers = [
+            exposure.equalize_adapthist(image[..., c], clip_limit=_CLAHE_CLIP)
+            for c in range(image.shape[-1])
+        ]
+        image = np.stack(layers, axis=-1)
+    return np.clip(image, 0, 1).astype(np.float32)
+
+
+def _resized(image: Images, size: int) -> Images:
+    """Bilinear with an anti-aliasing filter; an image that has the size keeps every value."""
+    if image.shape[:2] == (size, size):
+        return image
+    shrinks = max(image.shape[:2]) > size
+    resized = transform.resize(image, (size, size), order=1, anti_aliasing=shrinks)
+    return np.clip(resized, 0, 1).astype(np.float32)

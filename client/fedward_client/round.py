@@ -1,0 +1,127 @@
+"""A site's side of a round: every order is decoded, served once, stored, then answered.
+
+A repeated identical order gets the stored bytes, a different one for the same step is refused (A3).
+The masked addend leaves at the plan's fixed delay, so that its timing tells nothing (B2).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from fedward_client import steps
+from fedward_client.admission import begin_study, greet, receive_proposal
+from fedward_client.running import Running, open_running
+from fedward_client.site import Site
+from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
+from fedward_common.messages import (
+    ORDERS,
+    AgreeOrder,
+    Begin,
+    Hello,
+    MaskOrder,
+    Message,
+    Propose,
+    Publish,
+    Refusal,
+    ShareOrder,
+    Standing,
+    StepReply,
+    UnmaskOrder,
+    decode_message,
+)
+
+log = logging.getLogger(__name__)
+
+StepOrder = ShareOrder | MaskOrder | AgreeOrder | UnmaskOrder
+
+
+class SiteService:
+    """Answers the server's orders, one at a time, for every study of one site."""
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._site = site
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._running: dict[bytes, Running] = {}
+
+    def handle(self, data: bytes) -> bytes:
+        """Answer one encoded order with one encoded reply; never raises for what a peer sent."""
+        with self._lock:
+            try:
+                return self._answer(decode_message(data, ORDERS), data)
+            except FedwardError as error:
+                # The reason stays here: what leaves is only the kind of error.
+                log.warning("refused: %s", error)
+                return Refusal(type(error).__name__, _public_reason(error)).encode()
+
+    def _answer(self, order: Message, data: bytes) -> bytes:
+        match order:
+            case Hello():
+                return greet(self._site, order).encode()
+            case Propose():
+                return receive_proposal(self._site, order).encode()
+            case Begin():
+                digest = begin_study(self._site, order)
+                return Standing(digest, self._study(digest).progress.position).encode()
+            case Publish():
+                return self._publish(order).encode()
+            case ShareOrder() | MaskOrder() | AgreeOrder() | UnmaskOrder():
+                return self._step(order, data)
+            case _:
+                raise PeerError("no site answers this message")
+
+    def _step(self, order: StepOrder, data: bytes) -> bytes:
+        arrived = self._clock()
+        stored = self._site.rounds.replied(order.study, order.e, order.TAG, data)
+        if stored is not None:
+            return stored
+        running = self._study(order.study)
+        reply = self._serve(order, running, data).encode()
+        self._site.audit.sent(order.TAG, order.e, reply, self._site.ledger.head())
+        if isinstance(order, MaskOrder):
+            self._leave_at(arrived + running.study.plan.schedule.reply_delay_seconds)
+        return reply
+
+    def _serve(self, order: StepOrder, running: Running, data: bytes) -> StepReply:
+        match order:
+            case ShareOrder():
+                return steps.share(self._site, running, order, data)
+            case MaskOrder():
+                return steps.mask(self._site, running, order, data)
+            case AgreeOrder():
+                return steps.agree(self._site, running, order, data)
+            case UnmaskOrder():
+                return steps.unmask(self._site, running, order, data)
+
+    def _publish(self, order: Publish) -> Standing:
+        running = self._study(order.study)
+        running.publish(order.position, order.sums)
+        return Standing(order.study, running.progress.position)
+
+    def _study(self, digest: bytes) -> Running:
+        if digest not in self._running:
+            self._running[digest] = open_running(self._site, digest)
+        return self._running[digest]
+
+    def _leave_at(self, moment: float) -> None:
+        """Wait until the fixed moment; a site that overruns it sits the attempt out (B2)."""
+        left = moment - self._clock()
+        if left > 0:
+            self._sleep(left)
+
+
+def _public_reason(error: FedwardError) -> str:
+    """What may leave: refusals and faults of the peer are the peer's to know, ours are not."""
+    if isinstance(error, PeerError | PolicyRefusalError):
+        return str(error)[:500]
+    return "this site cannot serve the request; its operator sees why"

@@ -1,0 +1,170 @@
+"""The round in flight: the counter e, sealed state, and the exact bytes of every reply (A2, A3, A6).
+
+State is sealed under a key of its own e, in a file outside the database (and outside backups): a
+restored database cannot open old seeds. A repeated identical request gets the stored bytes; a
+different request for the same step finds them and is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fedward_client.database import transaction
+from fedward_common.codec import digest, encode
+from fedward_common.errors import PeerError
+from fedward_common.files import write_atomic
+from fedward_common.randomness import os_random
+from fedward_common.secret import SecretBytes
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS round_attempts (
+        study BLOB PRIMARY KEY, e INTEGER NOT NULL, sealed BLOB
+    ) STRICT""",
+    """CREATE TABLE IF NOT EXISTS round_replies (
+        study BLOB NOT NULL, e INTEGER NOT NULL, step TEXT NOT NULL,
+        request BLOB NOT NULL, reply BLOB NOT NULL, PRIMARY KEY (study, e, step)
+    ) STRICT""",
+)
+
+
+class RoundStore:
+    """Counter, state and replies of each study's attempt in flight: at most one e a study."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self._connection = connection
+        self._folder = folder
+        with transaction(connection):
+            for statement in SCHEMA:
+                connection.execute(statement)
+
+    def replied(self, study: bytes, e: int, step: str, request: bytes) -> bytes | None:
+        """The stored reply to this very request, or None if the step has not been answered.
+
+        Raises:
+            PeerError: the step was answered for another request; nothing is signed twice.
+        """
+        row = self._connection.execute(
+            "SELECT request, reply FROM round_replies WHERE study = ? AND e = ? AND step = ?",
+            (study, e, step),
+        ).fetchone()
+        if row is None:
+            return None
+        if row[0] != digest(request):
+            raise PeerError(f"step {step} of attempt {e} was answered for a different request")
+        return bytes(row[1])
+
+    def load(self, study: bytes, e: int) -> SecretBytes:
+        """The state of e.
+
+        Raises:
+            PeerError: there is none, it is of another e, or its key is gone.
+        """
+        row = self._connection.execute(
+            "SELECT sealed FROM round_attempts WHERE study = ? AND e = ?", (study, e)
+        ).fetchone()
+        if row is None or row[0] is None:
+            raise PeerError(f"attempt {e} is not in flight at this site")
+        sealed = bytes(row[0])
+        try:
+            plain = self._cipher(study, e).decrypt(
+                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _context(study, e)
+            )
+        except (InvalidTag, OSError) as error:
+            raise PeerError(f"the state of attempt {e} cannot be opened; await the next") from error
+        return SecretBytes(plain)
+
+    def begin(
+        self, study: bytes, e: int, step: str, request: bytes, reply: bytes, state: SecretBytes
+    ) -> None:
+        """Raise the counter to ``e`` with its first state; whatever a lower e left is destroyed.
+
+        Raises:
+            PeerError: ``e`` is not above the last one (A2).
+        """
+        self._new_key(study, e)
+        with transaction(self._connection) as db:
+            self._raise_counter(db, study, e, self._seal(study, e, state))
+            _put_reply(db, study, e, step, request, reply)
+        self._destroy_keys(study, keep=e)
+
+    def advance(
+        self, study: bytes, e: int, step: str, request: bytes, reply: bytes, state: SecretBytes
+    ) -> None:
+        """Put the next state of e and the reply on the disk, before the reply leaves (A3)."""
+        sealed = self._seal(study, e, state)
+        with transaction(self._connection) as db:
+            db.execute(
+                "UPDATE round_attempts SET sealed = ? WHERE study = ? AND e = ?", (sealed, study, e)
+            )
+            _put_reply(db, study, e, step, request, reply)
+
+    def finish(
+        self,
+        study: bytes,
+        e: int,
+        step: str,
+        request: bytes,
+        reply: bytes,
+        following: tuple[int, SecretBytes] | None = None,
+    ) -> None:
+        """Destroy the state of e, keeping the last reply's bytes; begin ``following`` if given."""
+        if following is not None:
+            self._new_key(study, following[0])
+        with transaction(self._connection) as db:
+            db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
+            if following is not None:
+                next_e, state = following
+                self._raise_counter(db, study, next_e, self._seal(study, next_e, state))
+            _put_reply(db, study, e, step, request, reply)
+        self._destroy_keys(study, keep=None if following is None else following[0])
+
+    def _raise_counter(
+        self, db: sqlite3.Connection, study: bytes, e: int, sealed: bytes
+    ) -> None:
+        row = db.execute("SELECT e FROM round_attempts WHERE study = ?", (study,)).fetchone()
+        last = 0 if row is None else int(row[0])
+        if e <= last:
+            raise PeerError(f"attempt {e} is over: this site has seen attempt {last}")
+        db.execute("INSERT OR REPLACE INTO round_attempts VALUES (?, ?, ?)", (study, e, sealed))
+        # The last attempt's replies stay until the next: its final request may be repeated.
+        db.execute("DELETE FROM round_replies WHERE study = ? AND e < ?", (study, last))
+
+    def _new_key(self, study: bytes, e: int) -> None:
+        write_atomic(self._key_path(study, e), os_random(KEY_BYTES), mode=0o600)
+
+    def _destroy_keys(self, study: bytes, keep: int | None) -> None:
+        for path in self._folder.glob(f"{_short(study)}-*.key"):
+            if keep is None or path != self._key_path(study, keep):
+                path.unlink(missing_ok=True)
+
+    def _key_path(self, study: bytes, e: int) -> Path:
+        return self._folder / f"{_short(study)}-{e}.key"
+
+    def _cipher(self, study: bytes, e: int) -> AESGCM:
+        return AESGCM(self._key_path(study, e).read_bytes())
+
+    def _seal(self, study: bytes, e: int, state: SecretBytes) -> bytes:
+        nonce = os_random(NONCE_BYTES)
+        return nonce + self._cipher(study, e).encrypt(nonce, state.reveal(), _context(study, e))
+
+
+def _put_reply(
+    db: sqlite3.Connection, study: bytes, e: int, step: str, request: bytes, reply: bytes
+) -> None:
+    row = (study, e, step, digest(request), reply)
+    db.execute("INSERT INTO round_replies VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _context(study: bytes, e: int) -> bytes:
+    return encode(("round-state", study, e))
+
+
+def _short(study: bytes) -> str:
+    return study.hex()[:32]

@@ -1,0 +1,1 @@
+"""The models of a study: what they are, their parameters, features, losses and scores."""

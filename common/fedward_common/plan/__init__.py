@@ -1,0 +1,1 @@
+"""The plan: the signed, frozen description of a study."""

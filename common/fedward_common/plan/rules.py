@@ -1,0 +1,57 @@
+"""Rules of a plan that span sections. Each returns every violation, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedward_common.plan.document import Plan
+from fedward_common.plan.sections import CountQuery, GradientQuery, MomentsQuery
+from fedward_common.secagg.parameters import group_problems
+
+
+def structural_problems(plan: Plan) -> list[str]:
+    """What is wrong between sections whose single fields are well-formed."""
+    return [*_roster(plan), *_group(plan), *_cohort(plan), *_schedule(plan)]
+
+
+def _roster(plan: Plan) -> Iterator[str]:
+    for field in ("name", "identity"):
+        values = [getattr(site, field) for site in plan.roster.sites]
+        for value in sorted({value for value in values if values.count(value) > 1}):
+            yield f"roster.sites: {field} {value} appears twice; each site needs its own"
+
+
+def _group(plan: Plan) -> Iterator[str]:
+    secagg = plan.secagg
+    for line in group_problems(len(plan.roster.sites), secagg.t_min, secagg.colluding):
+        yield line if line.startswith("roster") else f"secagg.{line}"
+
+
+def _cohort(plan: Plan) -> Iterator[str]:
+    table = plan.cohort.source == "table"
+    if table and not plan.cohort.columns:
+        yield "cohort.columns: missing; a table needs its columns with public bounds"
+    if not table and plan.cohort.columns:
+        yield "cohort.columns: given for images; remove them or set cohort.source = 'table'"
+    for column in plan.cohort.columns:
+        if column.lower >= column.upper:
+            yield f"cohort.columns: {column.name}: lower must be below upper"
+    if table != (plan.model.features == "columns"):
+        yield "model.features: 'columns' goes with cohort.source = 'table', and only with it"
+    if table and plan.cohort.images_per_patient != 1:
+        yield "cohort.images_per_patient: a table has one row a patient; set it to 1"
+
+
+def _schedule(plan: Plan) -> Iterator[str]:
+    rounds = sum(q.rounds if isinstance(q, GradientQuery) else 1 for q in plan.queries)
+    attempts = plan.schedule.maximum_attempts
+    if attempts < rounds:
+        yield f"schedule.maximum_attempts: {attempts} is below the {rounds} rounds; raise it"
+    counted = plan.schedule.nominal_patients is not None
+    for index, query in enumerate(plan.queries):
+        counted = counted or (isinstance(query, CountQuery) and query.split == "train")
+        if isinstance(query, GradientQuery | MomentsQuery) and not counted:
+            yield (
+                f"queries.{index}: needs a divisor; put a count query before it or set "
+                "schedule.nominal_patients"
+            )

@@ -1,0 +1,1 @@
+"""Differential privacy (PROTOCOL part B): parameters, noise, sampling and accounting."""

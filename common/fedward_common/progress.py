@@ -1,0 +1,142 @@
+"""How far a study has come: a pure fold over its published sums.
+
+Server and sites run the same fold on the same sums and so hold the same bits (A2): the server needs
+to send nothing but sums, and a site takes no model, no schedule and no order of queries from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedward_common import optimizer
+from fedward_common.codec import Value, decode, digest, encode
+from fedward_common.errors import PeerError
+from fedward_common.optimizer import OptimizerState
+from fedward_common.plan.sections import CountQuery, GradientQuery, HistogramQuery, MomentsQuery
+from fedward_common.queries import moments
+from fedward_common.queries.task import Task
+from fedward_common.study import Study
+
+Vector = NDArray[np.float64]
+MAX_PROGRESS_BYTES = 1 << 31
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State after ``position`` published sums.
+
+    ``mean`` and ``scale`` standardise inputs, each ``(channels,)``; ``counts`` is the noised number
+    of training patients per class (empty before it was asked); ``results`` holds the decoded sum of
+    every finished query that is not a gradient, by task index.
+    """
+
+    position: int
+    state: OptimizerState
+    mean: Vector
+    scale: Vector
+    counts: Vector
+    results: tuple[tuple[int, Vector], ...]
+
+    def public_input(self, task: Task) -> tuple[Vector, ...]:
+        """What the task's vectors depend on besides the patients: published and recomputable."""
+        if isinstance(task.query, GradientQuery):
+            return (self.state.parameters, self.mean, self.scale)
+        if isinstance(task.query, HistogramQuery):
+            return (self.state.average, self.mean, self.scale)
+        return ()
+
+    def public_digest(self, task: Task) -> bytes:
+        """H(public input): 32 bytes. The position makes every published one distinct (A2)."""
+        arrays = tuple(_to_bytes(array) for array in self.public_input(task))
+        return digest("public-input", task.name, self.position, arrays)
+
+    def encode(self) -> bytes:
+        """The canonical encoding: what a checkpoint holds."""
+        state = self.state
+        arrays = (state.parameters, state.velocity, state.average, self.mean, self.scale)
+        results: tuple[Value, ...] = tuple((i, _to_bytes(a)) for i, a in self.results)
+        return encode(
+            (
+                "progress",
+                self.position,
+                state.step,
+                tuple(_to_bytes(a) for a in arrays),
+                _to_bytes(self.counts),
+                results,
+            )
+        )
+
+
+def begin(study: Study) -> Progress:
+    """The state before the first round: the plan's initial model, no standardisation."""
+    channels = study.channels
+    return Progress(
+        position=0,
+        state=optimizer.begin(study.initial_parameters),
+        mean=np.zeros(channels),
+        scale=np.ones(channels),
+        counts=np.zeros(0),
+        results=(),
+    )
+
+
+def advance(study: Study, progress: Progress, total: Vector) -> Progress:
+    """Fold one published, decoded sum of shape ``(task.dimension,)`` into the state."""
+    task, _ = study.at(progress.position)
+    if total.shape != (task.dimension,):
+        raise PeerError(f"{task.name}: a sum of {total.shape} instead of ({task.dimension},)")
+    after = replace(progress, position=progress.position + 1)
+    if isinstance(task.query, GradientQuery):
+        divisor = task.clip * task.sampling_rate * study.divisor(progress.counts)
+        state = optimizer.advance(progress.state, total / divisor, study.hyperparameters)
+        return replace(after, state=state)
+    after = replace(after, results=(*progress.results, (task.index, total)))
+    if isinstance(task.query, CountQuery) and task.split == "train":
+        return replace(after, counts=total)
+    if isinstance(task.query, MomentsQuery):
+        mean, scale = moments.interpret(total, study.divisor(progress.counts))
+        return replace(after, mean=mean, scale=scale)
+    return after
+
+
+def decode_progress(data: bytes) -> Progress:
+    """Read back :meth:`Progress.encode`.
+
+    Raises:
+        PeerError: not such an encoding.
+    """
+    value = decode(data, max_bytes=MAX_PROGRESS_BYTES)
+    match value:
+        case ("progress", int(position), int(step), tuple(arrays), bytes(counts), tuple(results)):
+            parameters, velocity, average, mean, scale = (_from_bytes(a) for a in arrays)
+            return Progress(
+                position=position,
+                state=OptimizerState(parameters, velocity, average, step),
+                mean=mean,
+                scale=scale,
+                counts=_from_bytes(counts),
+                results=tuple(_result(item) for item in results),
+            )
+        case _:
+            raise PeerError("a checkpoint is not an encoded progress")
+
+
+def _result(item: Value) -> tuple[int, Vector]:
+    match item:
+        case (int(index), bytes(data)):
+            return index, _from_bytes(data)
+        case _:
+            raise PeerError("a checkpoint holds a malformed result")
+
+
+def _to_bytes(array: Vector) -> bytes:
+    return np.ascontiguousarray(array, dtype="<f8").tobytes()
+
+
+def _from_bytes(data: Value) -> Vector:
+    if not isinstance(data, bytes) or len(data) % 8:
+        raise PeerError("a checkpoint holds a malformed array")
+    return np.frombuffer(data, dtype="<f8").astype(np.float64)

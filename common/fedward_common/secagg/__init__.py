@@ -1,0 +1,1 @@
+"""The private sum: secure aggregation as sans-IO state machines (PROTOCOL.md, part A)."""

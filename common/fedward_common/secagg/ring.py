@@ -1,0 +1,131 @@
+"""The ring Z_2^32: one uint32 per coordinate, and how real vectors enter and leave it (A5).
+
+A site's path is ``encode`` (scale, round, clamp), the addition of integer noise by the caller,
+``wrap``; the receiver's is ``unwrap`` of the sum, ``decode``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedward_common.errors import MisuseError, PlanError
+from fedward_common.randomness import RandomBytes
+from fedward_common.secagg.prg import U32, keystream
+from fedward_common.secret import SecretBytes
+
+MODULUS = 2**32
+
+MAX_DIMENSION = 2**26
+"""Coordinates of one addend: 256 MiB on the wire."""
+
+_HALF = MODULUS // 2
+_WRAP_DEVIATIONS = 10  # A5: puts an honest wrap below 1e-12 a study
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class RingParameters:
+    """The encoding of one query's vectors, fixed in the plan.
+
+    ``scale`` s is in grid units per unit of the vector, ``ring_bound`` R clamps every rounded
+    coordinate to [-R, R], ``dimension`` is the number of coordinates.
+
+    Raises:
+        PlanError: a value is out of range; every problem is named.
+    """
+
+    scale: float
+    ring_bound: int
+    dimension: int
+
+    def __post_init__(self) -> None:
+        problems: list[str] = []
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            problems.append(f"scale: is {self.scale}; use a finite number above 0")
+        if not 0 < self.ring_bound < _HALF:
+            problems.append(f"ring_bound: is {self.ring_bound}; use 1 to {_HALF - 1}")
+        if not 0 < self.dimension <= MAX_DIMENSION:
+            problems.append(f"dimension: is {self.dimension}; use 1 to {MAX_DIMENSION}")
+        if problems:
+            raise PlanError("ring", problems)
+
+    def encode(self, vector: npt.NDArray[np.float64], random: RandomBytes) -> npt.NDArray[np.int64]:
+        """Return clamp(floor(s*x + u)) with u uniform in [0, 1), as int64 (d,).
+
+        u does not depend on the data. A non-finite coordinate counts as zero: nothing that
+        depends on data may raise here (B2).
+
+        Raises:
+            MisuseError: ``vector`` is not float64 of shape (d,).
+        """
+        if vector.shape != (self.dimension,) or vector.dtype != np.float64:
+            raise MisuseError(f"a vector to encode must be float64 of shape ({self.dimension},)")
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = vector * self.scale
+        scaled[~np.isfinite(scaled)] = 0.0
+        scaled += uniform(self.dimension, random)
+        np.floor(scaled, out=scaled)
+        np.clip(scaled, -self.ring_bound, self.ring_bound, out=scaled)
+        return scaled.astype(np.int64)
+
+    def decode(self, total: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
+        """Return the real vector (d,) that a sum of encoded addends stands for.
+
+        Raises:
+            MisuseError: ``total`` is not uint32 of shape (d,).
+        """
+        if total.shape != (self.dimension,):
+            raise MisuseError(f"a sum to decode must have shape ({self.dimension},)")
+        return unwrap(total).astype(np.float64) / self.scale
+
+
+def wrap(values: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """Return int64 ``values`` modulo 2^32 as uint32."""
+    if values.dtype != np.int64:
+        raise MisuseError("only int64 values enter the ring")
+    return values.astype(U32)  # C's conversion to an unsigned type is the modulus
+
+
+def unwrap(total: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """Return uint32 ``total`` as the int64 representatives in [-2^31, 2^31)."""
+    if total.dtype != U32:
+        raise MisuseError("only uint32 values leave the ring")
+    return total.view("<i4").astype(np.int64)
+
+
+def uniform(count: int, random: RandomBytes) -> npt.NDArray[np.float64]:
+    """Return ``count`` multiples of 2^-53 in [0, 1), from a keystream keyed by ``random``."""
+    stream = keystream(SecretBytes(random(_KEY_BYTES)), 8 * count)
+    high = np.frombuffer(stream, dtype="<u8") >> np.uint64(11)
+    return high.astype(np.float64) * 2.0**-53
+
+
+def wrap_excess(
+    sites: int, t_min: int, colluding: int, ring_bound: int, sigma: float, delta: float
+) -> float:
+    """Return n*R + 10*sigma*Delta*sqrt(n/(t_min-c)) - 2^31: negative where a sum is safe (A5).
+
+    ``sigma`` is the noise multiplier, ``delta`` the sensitivity in grid units (B3).
+    """
+    noise = _WRAP_DEVIATIONS * sigma * delta * math.sqrt(sites / (t_min - colluding))
+    return sites * ring_bound + noise - _HALF
+
+
+def check_wrap(
+    sites: int, t_min: int, colluding: int, ring_bound: int, sigma: float, delta: float
+) -> None:
+    """Refuse parameters under which an honest sum could wrap around the ring (A5).
+
+    Raises:
+        PlanError: the condition is violated, or is not a number.
+    """
+    excess = wrap_excess(sites, t_min, colluding, ring_bound, sigma, delta)
+    if not excess < 0:
+        raise PlanError(
+            "ring",
+            [f"scale and ring_bound: a sum could exceed 2^31 by {excess:.3g}; use a smaller one"],
+        )

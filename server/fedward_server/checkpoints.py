@@ -1,0 +1,89 @@
+"""What the coordinator must not lose: the counter e, the published sums, the folded state.
+
+Everything is written atomically and fsynced before it is acted on, so that `run` after a crash
+continues at the next round and no e is ever used twice (A2, G6).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedward_common.errors import IntegrityError, OperatorError, PeerError
+from fedward_common.files import write_atomic
+from fedward_common.progress import Progress, decode_progress
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A restart point: the state after ``len(history)`` published sums."""
+
+    progress: Progress
+    history: tuple[Mapping[str, Any], ...]
+
+
+class Checkpoints:
+    """One study's folder at the server."""
+
+    def __init__(self, folder: Path, study_digest: bytes) -> None:
+        self._folder = folder
+        self._study = study_digest
+        self._claim()
+
+    def next_e(self) -> int:
+        """Raise the persisted counter and return it; it never falls, whatever crashes."""
+        path = self._folder / "attempts.json"
+        e = (json.loads(path.read_text())["e"] if path.exists() else 0) + 1
+        write_atomic(path, json.dumps({"e": e}).encode())
+        return int(e)
+
+    def save_sum(self, position: int, total: NDArray[np.uint32]) -> None:
+        """Keep a published sum for sites that were away."""
+        write_atomic(self._sum_path(position), total.astype("<u4").tobytes())
+
+    def sums(self, start: int, stop: int) -> tuple[bytes, ...]:
+        """Published sums from position ``start`` up to ``stop``, raw little-endian uint32."""
+        return tuple(self._sum_path(position).read_bytes() for position in range(start, stop))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the restart point. The state goes last: it is what makes a round count."""
+        position = checkpoint.progress.position
+        write_atomic(
+            self._folder / "history.json",
+            json.dumps({"position": position, "rounds": list(checkpoint.history)}).encode(),
+        )
+        write_atomic(self._folder / "state.bin", checkpoint.progress.encode())
+
+    def load(self) -> Checkpoint | None:
+        """The restart point, or None before the first round ended."""
+        state = self._folder / "state.bin"
+        if not state.exists():
+            return None
+        try:
+            progress = decode_progress(state.read_bytes())
+            rounds = json.loads((self._folder / "history.json").read_text())["rounds"]
+        except (PeerError, OSError, ValueError, KeyError) as error:
+            raise IntegrityError(
+                f"{self._folder}: the checkpoint is damaged; restore it from a backup"
+            ) from error
+        # A crash between the two writes leaves a history one round ahead: that round is repeated.
+        return Checkpoint(progress, tuple(rounds[: progress.position]))
+
+    def _sum_path(self, position: int) -> Path:
+        return self._folder / "sums" / f"{position:06d}.u32"
+
+    def _claim(self) -> None:
+        marker = self._folder / "study"
+        name = self._study.hex()
+        if not marker.exists():
+            write_atomic(marker, name.encode())
+        elif marker.read_text() != name:
+            raise OperatorError(
+                f"{self._folder}: holds another study; choose an empty folder or remove this one"
+            )

@@ -1,0 +1,218 @@
+"""A study from the server's side: propose, gather approvals, begin, sum by sum, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedward_common import progress as folding
+from fedward_common.errors import FedwardError, PeerError
+from fedward_common.identity import Approval, approved_digest
+from fedward_common.messages import Begin, Message, Propose, ProposeReply, Publish, Standing
+from fedward_common.plan.document import Plan
+from fedward_common.plan.signing import SignedPlan
+from fedward_common.progress import Progress
+from fedward_common.secagg.parameters import Group, Member
+from fedward_common.secagg.ring import RingParameters
+from fedward_common.secagg.server import RoundAbortedError, Summed
+from fedward_common.study import Study
+from fedward_server.checkpoints import Checkpoint, Checkpoints
+from fedward_server.rounds import RoundRunner
+from fedward_server.sites import Sites
+
+log = logging.getLogger(__name__)
+
+ADMISSION_SECONDS = 60.0
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RoundEvent:
+    """One published sum: what the observer is told."""
+
+    position: int
+    total_rounds: int
+    query: str
+    e: int
+    seconds: float
+    contributors: tuple[str, ...]
+    wire_bytes: int
+    update_norm: float | None
+    progress: Progress
+
+
+class StudyFailedError(FedwardError):
+    """The study cannot go on: its attempts are used up."""
+
+
+class Coordinator:
+    """Runs one signed plan with the sites of its roster; resumes from its checkpoints."""
+
+    def __init__(
+        self,
+        signed: SignedPlan,
+        sites: Sites,
+        folder: Path,
+        *,
+        on_round: Callable[[RoundEvent], None] = lambda event: None,
+    ) -> None:
+        self._signed = signed
+        self._plan: Plan = signed.open()
+        self._study = Study(self._plan)
+        self._sites = sites
+        self._folder = folder
+        self._on_round = on_round
+
+    def run(self) -> Checkpoint:
+        """Run to the end of the plan, from wherever the last checkpoint stands.
+
+        Raises:
+            StudyFailedError: the plan's maximum attempts are used up.
+        """
+        approvals = self._gather_approvals()
+        digest = approved_digest(self._plan.digest, approvals)
+        group = self._group(approvals, digest)
+        store = Checkpoints(self._folder, digest)
+        standing = self._begin(approvals)
+        runner = RoundRunner(self._study, group, digest, self._sites, store, standing)
+        checkpoint = store.load() or Checkpoint(folding.begin(self._study), ())
+        while not self._study.finished(checkpoint.progress.position):
+            checkpoint = self._next_round(runner, store, checkpoint)
+        self._publish_last(digest, store, checkpoint.progress.position, standing)
+        return checkpoint
+
+    def _next_round(
+        self, runner: RoundRunner, store: Checkpoints, checkpoint: Checkpoint
+    ) -> Checkpoint:
+        started = time.monotonic()
+        before = sum(t.total for t in self._sites.traffic.values())
+        position = checkpoint.progress.position
+        task, _ = self._study.at(position)
+        while True:
+            e = store.next_e()
+            self._check_attempts(e)
+            try:
+                self._sites.present()
+                runner.catch_up(position)
+                summed = runner.attempt(e, checkpoint.progress)
+                break
+            except RoundAbortedError as error:
+                log.warning("attempt %d for sum %d aborted: %s", e, position + 1, error)
+                time.sleep(POLL_SECONDS)
+        ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
+        progress = folding.advance(self._study, checkpoint.progress, ring.decode(summed.total))
+        seconds = time.monotonic() - started
+        event = RoundEvent(
+            position=position + 1,
+            total_rounds=self._study.total_rounds,
+            query=task.query.kind,
+            e=e,
+            seconds=seconds,
+            contributors=_contributors(runner.group, summed),
+            wire_bytes=sum(t.total for t in self._sites.traffic.values()) - before,
+            update_norm=_step_norm(checkpoint.progress, progress),
+            progress=progress,
+        )
+        store.save_sum(position, summed.total)
+        saved = Checkpoint(progress, (*checkpoint.history, _history(event)))
+        store.save(saved)
+        self._on_round(event)
+        return saved
+
+    def _check_attempts(self, e: int) -> None:
+        limit = self._plan.schedule.maximum_attempts
+        if e > limit:
+            raise StudyFailedError(
+                f"study {self._plan.study.name}: all {limit} attempts of its plan are used up; the "
+                "sums so far are kept, a new plan is needed to go on"
+            )
+
+    def _gather_approvals(self) -> tuple[Approval, ...]:
+        """Propose the plan until every roster member has approved it (A1)."""
+        found: dict[str, Approval] = {}
+        names = [site.name for site in self._plan.roster.sites]
+        order = Propose(self._signed.canonical, self._signed.signature)
+        while True:
+            present = self._sites.present()
+            asked = {name: order for name in present if name not in found}
+            for name, reply in self._sites.exchange(asked, ADMISSION_SECONDS):
+                approval = self._approval(name, reply)
+                if approval is not None:
+                    found[name] = approval
+            if len(found) == len(names):
+                return tuple(found[name] for name in names)
+            time.sleep(POLL_SECONDS)
+
+    def _approval(self, name: str, reply: Message) -> Approval | None:
+        if not isinstance(reply, ProposeReply) or not reply.approval:
+            return None
+        member = next(site for site in self._plan.roster.sites if site.name == name)
+        try:
+            approval = Approval.decode(reply.approval)
+        except PeerError as error:
+            log.warning("%s: approval refused: %s", name, error)
+            return None
+        expected = (bytes.fromhex(member.identity), self._plan.digest)
+        if (approval.identity, approval.plan_digest) != expected:
+            log.warning("%s: its approval is for another plan or by another key", name)
+            return None
+        return approval
+
+    def _group(self, approvals: tuple[Approval, ...], digest: bytes) -> Group:
+        members = tuple(
+            Member(site.name, approval.identity, approval.encryption)
+            for site, approval in zip(self._plan.roster.sites, approvals, strict=True)
+        )
+        secagg = self._plan.secagg
+        return Group(members, secagg.t_min, secagg.colluding, digest)
+
+    def _begin(self, approvals: tuple[Approval, ...]) -> dict[str, int]:
+        order = Begin(self._plan.digest, tuple(approval.encode() for approval in approvals))
+        orders = dict.fromkeys(self._sites.present(), order)
+        return {
+            name: reply.position
+            for name, reply in self._sites.exchange(orders, ADMISSION_SECONDS)
+            if isinstance(reply, Standing)
+        }
+
+    def _publish_last(
+        self, digest: bytes, store: Checkpoints, position: int, standing: Mapping[str, int]
+    ) -> None:
+        """Give every site the sums it has not folded in, so that it holds the released model."""
+        orders = {
+            name: Publish(digest, start, store.sums(start, position))
+            for name, start in standing.items()
+            if start < position
+        }
+        for name, reply in self._sites.exchange(orders, ADMISSION_SECONDS):
+            if isinstance(reply, Standing):
+                log.info("%s holds the model after %d sums", name, reply.position)
+
+
+def _contributors(group: Group, summed: Summed) -> tuple[str, ...]:
+    return tuple(group.members[item.index].name for item in summed.transcript.hashes)
+
+
+def _history(event: RoundEvent) -> dict[str, Any]:
+    return {
+        "round": event.position,
+        "query": event.query,
+        "e": event.e,
+        "seconds": round(event.seconds, 4),
+        "sites": list(event.contributors),
+        "bytes": event.wire_bytes,
+        "update_norm": event.update_norm,
+    }
+
+
+def _step_norm(before: Progress, after: Progress) -> float | None:
+    """Euclidean norm of the model's step; None where the sum was no gradient."""
+    if after.state is before.state:
+        return None
+    return float(np.linalg.norm(after.state.parameters - before.state.parameters))

@@ -1,0 +1,152 @@
+"""The sites as the round loop sees them: named members that answer orders, or do not.
+
+:class:`Sites` is the port; :class:`GridSites` speaks it over Flower's Grid.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedward_common import keys
+from fedward_common.errors import PeerError
+from fedward_common.messages import REPLIES, Hello, HelloReply, Refusal, decode_message
+from fedward_common.messages import Message as Order
+from fedward_common.plan.sections import RosterSite
+
+log = logging.getLogger(__name__)
+
+MESSAGE_TYPE = "query.fedward"
+RECORD, FIELD = "fedward", "message"
+POLL_SECONDS = 0.02
+POLL_LIMIT_SECONDS = 0.25
+
+
+@dataclass
+class Traffic:
+    """What crossed between the server and one site, in messages and bytes of content."""
+
+    messages_received: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes both ways."""
+        return self.bytes_received + self.bytes_sent
+
+
+class Sites(Protocol):
+    """Members of the roster, by name."""
+
+    traffic: Mapping[str, Traffic]
+
+    def present(self) -> tuple[str, ...]:
+        """Names of the roster members that can be reached now."""
+        ...
+
+    def exchange(
+        self, orders: Mapping[str, Order], deadline_seconds: float
+    ) -> Iterator[tuple[str, Order]]:
+        """Send each site its order; yield replies as they come, until all or the deadline."""
+        ...
+
+
+@dataclass
+class GridSites:
+    """The roster behind a Flower grid. A node is believed by its signature only."""
+
+    grid: Grid
+    roster: tuple[RosterSite, ...]
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    _nodes: dict[str, int] = field(default_factory=dict)
+
+    def present(self) -> tuple[str, ...]:
+        """Greet nodes that are not known yet; return the names of all that are there."""
+        online = set(self.grid.get_node_ids())
+        self._nodes = {name: node for name, node in self._nodes.items() if node in online}
+        self._greet(online - set(self._nodes.values()))
+        return tuple(self._nodes)
+
+    def exchange(
+        self, orders: Mapping[str, Order], deadline_seconds: float
+    ) -> Iterator[tuple[str, Order]]:
+        """Send and collect; late, failed and malformed replies count as none."""
+        names = {self._nodes[name]: name for name in orders if name in self._nodes}
+        payloads = {node: orders[name].encode() for node, name in names.items()}
+        for node, payload in payloads.items():
+            self._count(names[node]).bytes_sent += len(payload)
+        for node, data in self._send(payloads, deadline_seconds):
+            traffic = self._count(names[node])
+            traffic.messages_received += 1
+            traffic.bytes_received += len(data)
+            try:
+                reply = decode_message(data, REPLIES)
+            except PeerError as error:
+                log.warning("%s: reply refused: %s", names[node], error)
+                continue
+            if isinstance(reply, Refusal):
+                log.warning("%s refuses (%s): %s", names[node], reply.kind, reply.reason)
+                continue
+            yield names[node], reply
+
+    def _greet(self, nodes: set[int]) -> None:
+        nonces = {node: secrets.token_bytes(32) for node in nodes}
+        hellos = {node: Hello(nonce).encode() for node, nonce in nonces.items()}
+        for node, data in self._send(hellos, deadline_seconds=30.0):
+            try:
+                reply = decode_message(data, (HelloReply,))
+                self._nodes[self._member(reply, nonces[node])] = node
+            except PeerError as error:
+                log.warning("node %s: not a member of this study: %s", node, error)
+
+    def _member(self, reply: Order, nonce: bytes) -> str:
+        if not isinstance(reply, HelloReply):
+            raise PeerError("no greeting")
+        for site in self.roster:
+            if site.name == reply.name:
+                key = bytes.fromhex(site.identity)
+                keys.verify(key, reply.signature, "hello", nonce, reply.name)
+                return site.name
+        raise PeerError("its name is not on the roster")
+
+    def _count(self, name: str) -> Traffic:
+        return self.traffic.setdefault(name, Traffic())
+
+    def _send(
+        self, payloads: Mapping[int, bytes], deadline_seconds: float
+    ) -> Iterator[tuple[int, bytes]]:
+        """Push and poll: Flower's own send_and_receive polls only every 3 s."""
+        messages = [
+            Message(RecordDict({RECORD: ConfigRecord({FIELD: payload})}), node, MESSAGE_TYPE)
+            for node, payload in payloads.items()
+        ]
+        waiting = set(self.grid.push_messages(messages))
+        end = time.monotonic() + deadline_seconds
+        pause = POLL_SECONDS
+        while waiting and time.monotonic() < end:
+            replies = list(self.grid.pull_messages(waiting))
+            for reply in replies:
+                waiting.discard(reply.metadata.reply_to_message_id)
+                data = _content(reply)
+                if data is not None:
+                    yield reply.metadata.src_node_id, data
+            pause = POLL_SECONDS if replies else min(pause * 1.5, POLL_LIMIT_SECONDS)
+            if waiting and not replies:
+                time.sleep(pause)
+
+
+def _content(reply: Message) -> bytes | None:
+    if reply.has_error():
+        log.warning("node %s: its app failed", reply.metadata.src_node_id)
+        return None
+    record = reply.content.config_records.get(RECORD)
+    data = None if record is None else record.get(FIELD)
+    return data if isinstance(data, bytes) else None
