@@ -33,7 +33,7 @@ def canonical(value) -> bytes:
     return tag + len(payload).to_bytes(4, "big") + payload
 
 
-def H(*fields) -> bytes:
+def H(*fields) -> bytes:  # noqa: N802 - the paper's name
     return hashlib.sha256(canonical(fields)).digest()
 
 

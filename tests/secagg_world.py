@@ -21,8 +21,14 @@ from fedward_common.secagg.messages import (
     UnmaskRequest,
 )
 from fedward_common.secagg.parameters import Group, Member, SiteKeys, threshold
-from fedward_common.secagg.server import CollectingAddends, CollectingShares, Summed
-from fedward_common.secagg.site import Agreed, Masked, Sharing, start
+from fedward_common.secagg.server import (
+    CollectingAddends,
+    CollectingAgreements,
+    CollectingReveals,
+    CollectingShares,
+    Summed,
+)
+from fedward_common.secagg.site import Agreed, Masked, Sharing, Unmasked, start
 
 HEAD = (3, bytes(range(32)))
 QUERY = "gradient"
@@ -73,6 +79,10 @@ class Round:
     sharing: dict[int, Sharing] = field(default_factory=dict)
     masked: dict[int, Masked] = field(default_factory=dict)
     agreed: dict[int, Agreed] = field(default_factory=dict)
+    unmasked: dict[int, Unmasked] = field(default_factory=dict)
+    mask_asked: dict[int, MaskRequest] = field(default_factory=dict)
+    agree_asked: dict[int, AgreeRequest] = field(default_factory=dict)
+    unmask_asked: dict[int, UnmaskRequest] = field(default_factory=dict)
     wire: dict[tuple[str, int], bytes] = field(default_factory=dict)
     ys: dict[int, bytes] = field(default_factory=dict)
 
@@ -94,7 +104,8 @@ class Round:
         server, requests = self.share().close(
             self.query, self.round_number, PUBLIC_INPUT, dimension
         )
-        return server, {i: MaskRequest.decode(r.encode()) for i, r in requests.items()}
+        self.mask_asked = {i: MaskRequest.decode(r.encode()) for i, r in requests.items()}
+        return server, self.mask_asked
 
     def mask_one(self, i: int, request: MaskRequest) -> MaskedAddend:
         checked = self.sharing[i].check(request, self.query, self.round_number, PUBLIC_INPUT)
@@ -102,27 +113,30 @@ class Round:
         self.wire["addend", i] = message.encode()
         return MaskedAddend.decode(self.wire["addend", i], self.addends[i].size)
 
-    def agree_requests(self):
+    def agree_requests(self) -> tuple[CollectingAgreements, dict[int, AgreeRequest]]:
         server, requests = self.mask_requests()
         for i in self.speaking(requests, 2):
             message = self.mask_one(i, requests[i])
             server = server.receive(i, message)
             self.ys[i] = message.y
         following, asked = server.close()
-        return following, {i: AgreeRequest.decode(r.encode()) for i, r in asked.items()}
+        self.agree_asked = {i: AgreeRequest.decode(r.encode()) for i, r in asked.items()}
+        return following, self.agree_asked
 
-    def unmask_requests(self):
+    def unmask_requests(self) -> tuple[CollectingReveals, dict[int, UnmaskRequest]]:
         server, requests = self.agree_requests()
         for i in self.speaking(requests, 3):
             self.agreed[i], message = self.masked[i].agree(requests[i])
-            server = server.receive(i, Agreement.decode(message.encode()))
+            self.wire["agree", i] = message.encode()
+            server = server.receive(i, Agreement.decode(self.wire["agree", i]))
         following, asked = server.close()
-        return following, {i: UnmaskRequest.decode(r.encode()) for i, r in asked.items()}
+        self.unmask_asked = {i: UnmaskRequest.decode(r.encode()) for i, r in asked.items()}
+        return following, self.unmask_asked
 
-    def reveals(self):
+    def reveals(self) -> CollectingReveals:
         server, requests = self.unmask_requests()
         for i in self.speaking(requests, 4):
-            _, message = self.agreed[i].unmask(requests[i])
+            self.unmasked[i], message = self.agreed[i].unmask(requests[i])
             self.wire["unmask", i] = message.encode()
             server = server.receive(i, UnmaskReply.decode(self.wire["unmask", i]))
         return server

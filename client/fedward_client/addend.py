@@ -6,7 +6,8 @@ empty batch still yields noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,23 +83,28 @@ def vector_sum(
         return _sum(task, (count.vector(patient.label, classes) for patient in patients))
     if isinstance(query, MomentsQuery):
         return _sum(task, (moments.vector(patient.inputs) for patient in patients))
-    return _histogram(study, query, task, progress, patients)
+    return _histogram(study, query, task, progress, patients, runtime.micro_batch)
 
 
 def _histogram(
-    study: Study, query: HistogramQuery, task: Task, progress: Progress, patients: Iterable[Patient]
+    study: Study,
+    query: HistogramQuery,
+    task: Task,
+    progress: Progress,
+    patients: Iterator[Patient],
+    chunk: int,
 ) -> Vector:
+    """Score a chunk of patients at a time; a patient's score is the mean over images."""
     layout = Layout(len(study.plan.study.classes), query.bins)
     standardisation = Standardisation(progress.mean, progress.scale)
-    parameters = progress.state.average
-    vectors = (
-        layout.vector(
-            scores(study.spec, parameters, patient.inputs, standardisation).mean(axis=0),
-            patient.label,
-        )
-        for patient in patients
-    )
-    return _sum(task, vectors)
+    total = np.zeros(task.dimension)
+    while group := list(itertools.islice(patients, chunk)):
+        inputs = np.concatenate([patient.inputs for patient in group])
+        scored = scores(study.spec, progress.state.average, inputs, standardisation)
+        ends = np.cumsum([len(patient.inputs) for patient in group])[:-1]
+        for patient, own in zip(group, np.split(scored, ends), strict=True):
+            total += layout.vector(own.mean(axis=0), patient.label)
+    return total
 
 
 def _patient(study: Study, cohort: Cohort, index: int, random: RandomBytes) -> Patient:

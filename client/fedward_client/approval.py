@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedward_client.policy import PlanFacts, QueryFacts
 from fedward_client.site import Site
+from fedward_client.study_cohort import open_cohort
 from fedward_common import keys
 from fedward_common.errors import OperatorError, PolicyRefusalError
 from fedward_common.guarantee import statement_of
@@ -41,8 +42,9 @@ def review(site: Site, plan_digest: bytes) -> Review:
         for member in study.plan.roster.sites
         if member.name != site.name and not site.members.is_verified(member)
     )
-    refusals = [*_seat_problems(site, study.plan), *_policy_problems(site, study, statement, unverified)]
-    return Review(study.plan, statement, unverified, tuple(refusals))
+    policy = _policy_problems(site, study, statement, unverified)
+    refusals = (*_seat_problems(site, study.plan), *policy)
+    return Review(study.plan, statement, unverified, refusals)
 
 
 def approve_plan(site: Site, plan_digest: bytes) -> Review:
@@ -97,10 +99,8 @@ def _policy_problems(
         t_min=plan.secagg.t_min,
         colluding=plan.secagg.colluding,
         unverified=len(unverified),
-        cohort=site.patients("train"),
-        accounts=tuple(
-            (name, value, statement.epsilon_worst_case) for name, value in statement.by_account
-        ),
+        cohort=len(open_cohort(site.folder, study, "train")),
+        accounts=statement.by_account,
         delta=plan.privacy.delta,
         unsafe=plan.secagg.unsafe_for_simulation,
     )

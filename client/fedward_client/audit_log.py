@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
-from fedward_client.chain import HashChain, Head
+from fedward_client.chain import HashChain, Head, Record
 from fedward_client.database import transaction
-from fedward_common.codec import decode, digest, encode
+from fedward_common.codec import digest
 from fedward_common.errors import IntegrityError
-
-_MAX_ENTRY_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class AuditLog:
         Raises:
             IntegrityError: the chain does not hold.
         """
-        return [_entry(payload) for _, payload in self._chain.rows(self._chain.genesis())]
+        return [_entry(record) for _, record in self._chain.rows(self._chain.genesis())]
 
     def verify(self) -> Head:
         """Recompute the chain and return its head.
@@ -89,11 +87,11 @@ class AuditLog:
         )
         with transaction(self._connection):
             key = digest("audit", self._chain.head().length + 1)
-            self._chain.append(key, encode(("audit-1", *astuple(entry))))
+            self._chain.append(key, ("audit-1", *astuple(entry)))
 
 
-def _entry(payload: bytes) -> AuditEntry:
-    match decode(payload, max_bytes=_MAX_ENTRY_BYTES):
+def _entry(record: Record) -> AuditEntry:
+    match record:
         case (
             "audit-1",
             int(at),

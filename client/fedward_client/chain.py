@@ -12,8 +12,13 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from fedward_client.database import transaction
-from fedward_common.codec import digest
-from fedward_common.errors import IntegrityError, MisuseError, StorageError
+from fedward_common.codec import Value, decode, digest, encode
+from fedward_common.errors import IntegrityError, MisuseError, PeerError, StorageError
+
+Record = tuple[Value, ...]
+"""What a row holds: a typed tuple of the codec."""
+
+_MAX_RECORD_BYTES = 4096
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS chain_rows (
@@ -27,6 +32,13 @@ _SCHEMA = (
     """CREATE TRIGGER IF NOT EXISTS chain_rows_keep BEFORE DELETE ON chain_rows
         BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
     """CREATE TRIGGER IF NOT EXISTS chain_rows_fixed BEFORE UPDATE ON chain_rows
+        BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
+    """CREATE TRIGGER IF NOT EXISTS chain_rows_grow BEFORE INSERT ON chain_rows
+        WHEN EXISTS (SELECT 1 FROM chain_rows WHERE chain = NEW.chain
+                     AND (position >= NEW.position OR key = NEW.key))
+        BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
+    """CREATE TRIGGER IF NOT EXISTS chain_heads_once BEFORE INSERT ON chain_heads
+        WHEN EXISTS (SELECT 1 FROM chain_heads WHERE chain = NEW.chain)
         BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
     """CREATE TRIGGER IF NOT EXISTS chain_heads_keep BEFORE DELETE ON chain_heads
         BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
@@ -62,8 +74,8 @@ class HashChain:
         """Return the head of the empty chain of this name."""
         return Head(0, digest("chain", self.name))
 
-    def append(self, key: bytes, payload: bytes) -> Head:
-        """Append a row and return the new head.
+    def append(self, key: bytes, record: Record) -> Head:
+        """Append a row and return the new head; ``key`` must be new to the chain.
 
         Raises:
             MisuseError: no transaction is open.
@@ -73,27 +85,29 @@ class HashChain:
             raise MisuseError("a row is appended inside a transaction")
         last = self.head()
         self._check_end(last)
+        payload = encode(record)
         head = Head(last.length + 1, self._hash(last, key, payload))
         self._connection.execute(
             "INSERT INTO chain_rows VALUES (?, ?, ?, ?, ?)",
             (self.name, head.length, key, payload, head.hash),
         )
         self._connection.execute(
-            "INSERT INTO chain_heads VALUES (?, ?, ?) "
-            "ON CONFLICT (chain) DO UPDATE SET count = excluded.count, hash = excluded.hash",
+            "UPDATE chain_heads SET count = ?2, hash = ?3 WHERE chain = ?1"
+            if last.length
+            else "INSERT INTO chain_heads VALUES (?1, ?2, ?3)",
             (self.name, *head),
         )
         return head
 
-    def find(self, key: bytes) -> bytes | None:
-        """Return the payload stored under ``key``, or None."""
+    def find(self, key: bytes) -> Record | None:
+        """Return the record stored under ``key``, or None."""
         rows = self._read(
             "SELECT payload FROM chain_rows WHERE chain = ? AND key = ?", self.name, key
         )
-        return rows[0][0] if rows else None
+        return self._record(rows[0][0]) if rows else None
 
-    def rows(self, after: Head) -> list[tuple[Head, bytes]]:
-        """Return (head up to it, payload) of every row after ``after``, each hash verified.
+    def rows(self, after: Head) -> list[tuple[Head, Record]]:
+        """Return (head up to it, record) of every row after ``after``, each hash verified.
 
         Raises:
             IntegrityError: a row was edited, removed or moved, or the chain ends short of its head.
@@ -115,9 +129,9 @@ class HashChain:
         rows = self.rows(self.genesis())
         return rows[-1][0] if rows else self.genesis()
 
-    def _verified(self, after: Head) -> list[tuple[Head, bytes]]:
+    def _verified(self, after: Head) -> list[tuple[Head, Record]]:
         current = after
-        verified: list[tuple[Head, bytes]] = []
+        verified: list[tuple[Head, Record]] = []
         for position, key, payload, stored in self._read(
             "SELECT position, key, payload, hash FROM chain_rows "
             "WHERE chain = ? AND position > ? ORDER BY position",
@@ -125,9 +139,9 @@ class HashChain:
             after.length,
         ):
             current = Head(current.length + 1, self._hash(current, key, payload))
-            if (position, stored) != current:
+            if position != current.length or stored != current.hash:
                 raise self._broken(f"row {current.length} was altered, removed or moved")
-            verified.append((current, payload))
+            verified.append((current, self._record(payload)))
         if current != self.head():
             raise self._broken(
                 f"it ends at row {current.length}, its head says {self.head().length}"
@@ -141,6 +155,15 @@ class HashChain:
             raise StorageError(
                 f"site database, {self.name} chain: cannot be read; check the disk"
             ) from error
+
+    def _record(self, payload: bytes) -> Record:
+        try:
+            record = decode(payload, max_bytes=_MAX_RECORD_BYTES)
+        except PeerError as error:
+            raise self._broken("a row does not decode") from error
+        if not isinstance(record, tuple):
+            raise self._broken("a row is not a record")
+        return record
 
     def _hash(self, previous: Head, key: bytes, payload: bytes) -> bytes:
         return digest("chain", self.name, previous.length + 1, previous.hash, key, payload)

@@ -12,15 +12,13 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
-from fedward_client.chain import HashChain, Head
+from fedward_client.chain import HashChain, Head, Record
 from fedward_client.database import transaction
 from fedward_client.policy import ACCOUNTS, Caps
 from fedward_client.spending import Account, Run, Spent
-from fedward_common.codec import decode, digest, encode
+from fedward_common.codec import digest
 from fedward_common.errors import IntegrityError, PolicyRefusalError
 from fedward_common.privacy.parameters import MechanismParameters
-
-_MAX_ROW_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,10 @@ class Debit:
             Run(self.worst_noise_multiplier, self.sampling_rate, self.worst_grid_divergence),
         )
 
-    def encode(self) -> bytes:
-        """Return its canonical bytes."""
-        return encode(("debit-1", *astuple(self)))
+    @property
+    def record(self) -> Record:
+        """What the chain keeps."""
+        return ("debit-1", *astuple(self))
 
 
 class Ledger:
@@ -110,7 +109,7 @@ class Ledger:
 
     def entries(self) -> list[Debit]:
         """Return every debit, oldest first, verified on the way."""
-        return [_decode(payload) for _, payload in self._chain.rows(self._chain.genesis())]
+        return [_decode(record) for _, record in self._chain.rows(self._chain.genesis())]
 
     def debit(self, debit: Debit, caps: Caps) -> Head:
         """Debit an attempt, durably, or refuse it; the same debit again changes nothing (B6).
@@ -126,7 +125,7 @@ class Ledger:
         with transaction(self._connection):
             stored = self._chain.find(debit.key)
             if stored is not None:
-                if stored != debit.encode():
+                if stored != debit.record:
                     raise PolicyRefusalError(
                         f"attempt {debit.e} was debited with other parameters: it is not run again"
                     )
@@ -139,7 +138,7 @@ class Ledger:
                     f"account '{debit.account}': {excess} (policy.toml, [caps.{debit.account}]); "
                     "no image was touched"
                 )
-            head = self._chain.append(debit.key, debit.encode())
+            head = self._chain.append(debit.key, debit.record)
         self._accounts[debit.account], self._read_to = after, head
         return head
 
@@ -171,14 +170,14 @@ class Ledger:
 
     def _catch_up(self) -> None:
         """Take in what was appended since, by this process or another."""
-        for head, payload in self._chain.rows(self._read_to):
-            debit = _decode(payload)
+        for head, record in self._chain.rows(self._read_to):
+            debit = _decode(record)
             self._accounts[debit.account] = self._accounts[debit.account].plus(*debit.runs)
             self._read_to = head
 
 
-def _decode(payload: bytes) -> Debit:
-    match decode(payload, max_bytes=_MAX_ROW_BYTES):
+def _decode(record: Record) -> Debit:
+    match record:
         case (
             "debit-1",
             bytes(study),

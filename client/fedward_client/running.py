@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from fedward_client.cohort import Cohort, open_cohort
+from fedward_client.cohort import Cohort
 from fedward_client.ledger import Debit
 from fedward_client.site import Site
 from fedward_client.studies import StudyRecord
+from fedward_client.study_cohort import open_cohort
 from fedward_common import progress as folding
 from fedward_common.codec import decode
 from fedward_common.errors import IntegrityError, PeerError
@@ -32,10 +35,16 @@ class Running:
         self.digest = group.plan_digest
         self.study = study
         self.group = group
-        self.keys = _keys(site, record, group)
         self.progress = _progress(record)
         self._held: tuple[int, Progress] | None = None
         self._cohorts: dict[Split, Cohort] = {}
+
+    @cached_property
+    def keys(self) -> SiteKeys:
+        """This site's seat and private keys; gone when the study has ended (A1)."""
+        names = [member.name for member in self.group.members]
+        encryption = self._site.encryption_key(self._record.plan_digest)
+        return SiteKeys(names.index(self._site.name), self._site.identity.identity, encryption)
 
     def fold(self, start: int, sums: tuple[bytes, ...]) -> Progress:
         """The state after ``sums``, which begin at position ``start``; changes nothing.
@@ -79,7 +88,7 @@ class Running:
     def cohort(self, split: Split) -> Cohort:
         """This study's patients of one split, opened once."""
         if split not in self._cohorts:
-            self._cohorts[split] = open_cohort(self._site, self.study, split)
+            self._cohorts[split] = open_cohort(self._site.folder, self.study, split)
         return self._cohorts[split]
 
     def _adopt(self, progress: Progress) -> None:
@@ -126,11 +135,6 @@ def decode_approvals(data: bytes) -> tuple[Approval, ...]:
     if not isinstance(items, tuple):
         raise IntegrityError("site database: the stored approvals are damaged")
     return tuple(Approval.decode(item) for item in items if isinstance(item, bytes))
-
-
-def _keys(site: Site, record: StudyRecord, group: Group) -> SiteKeys:
-    index = next(i for i, member in enumerate(group.members) if member.name == site.name)
-    return SiteKeys(index, site.identity.identity, site.encryption_key(record.plan_digest))
 
 
 def _progress(record: StudyRecord) -> Progress:

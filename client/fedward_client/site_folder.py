@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,7 +79,7 @@ class SiteFolder:
         """Close the database."""
         self.database.close()
 
-    def __enter__(self) -> SiteFolder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +118,9 @@ def create_site(
         _sync(path.parent)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
-        raise StorageError(f"{path}: cannot make the site folder; check rights and space") from error
+        raise StorageError(
+            f"{path}: cannot make the site folder; check rights and space"
+        ) from error
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise

@@ -46,12 +46,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Tally:
-    """Composed runs against one adversary; ``strict`` for guarantee (i) (see ``grid_charge``).
+    """Composed runs against one adversary, over every plan of the site's life.
 
     ``runs`` counts runs by (noise multiplier, rate); ``cost`` is their Rényi cost.
     """
 
-    strict: bool
     runs: Mapping[tuple[float, float], int] = field(default_factory=dict)
     cost: Array = field(default_factory=lambda: composed_cost(()))
     divergence: float = 0.0
@@ -60,7 +59,6 @@ class Tally:
         """Return this tally with ``times`` more runs."""
         pair = (run.noise_multiplier, run.sampling_rate)
         return Tally(
-            strict=self.strict,
             runs={**self.runs, pair: self.runs.get(pair, 0) + times},
             cost=self.cost + times * renyi_cost(*pair),
             divergence=self.divergence + times * run.grid_divergence,
@@ -71,7 +69,7 @@ class Tally:
         if not self.runs:
             return 0.0
         try:
-            charge = grid_charge(cap, delta, self.divergence, strict=self.strict)
+            charge = grid_charge(cap, delta, self.divergence, strict=False)
         except PlanError:
             return math.inf
         return _filter(cap, delta * (1.0 - GRID_SHARE)).epsilon_of(self.cost) + charge.epsilon
@@ -85,7 +83,7 @@ class Tally:
             return math.inf
         mechanisms = [Mechanism(*pair, rounds=count) for pair, count in self.runs.items()]
         try:
-            charge = grid_charge(reserved, delta, self.divergence, strict=self.strict)
+            charge = grid_charge(reserved, delta, self.divergence, strict=False)
         except PlanError:
             return math.inf
         return epsilon(mechanisms, delta - charge.delta) + charge.epsilon
@@ -96,8 +94,8 @@ class Account:
     """One account against both adversaries of B4."""
 
     debits: int = 0
-    server: Tally = field(default_factory=lambda: Tally(strict=True))
-    worst: Tally = field(default_factory=lambda: Tally(strict=False))
+    server: Tally = field(default_factory=Tally)
+    worst: Tally = field(default_factory=Tally)
 
     def plus(self, server: Run, worst: Run, times: int = 1) -> Account:
         """Return this account with ``times`` more attempts of one query."""

@@ -39,7 +39,7 @@ def threshold_of(holdout_fraction: float) -> int:
     Raises:
         OperatorError: the fraction is not within [0, 0.9].
     """
-    if not 0 <= holdout_fraction <= 0.9:  # noqa: PLR2004
+    if not 0 <= holdout_fraction <= 0.9:
         raise OperatorError(
             f"holdout_fraction: {holdout_fraction} is not within 0 and 0.9; 0.2 is usual"
         )

@@ -26,6 +26,7 @@ from fedward_common.secret import SecretBytes
 KEY_BYTES = 32
 _MAGIC = b"FWVLT001"
 _NONCE_BYTES = 12
+_HEADER_BYTES = len(_MAGIC) + _NONCE_BYTES
 _TEMPORARY = ".part"
 
 
@@ -43,10 +44,10 @@ class Vault:
         self._folder, self._key, self._random = folder, key, random
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for leftover in folder.glob(f"*{_TEMPORARY}"):
-                leftover.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"{folder}: cannot open the vault; check rights and space") from error
+            raise StorageError(
+                f"{folder}: cannot open the vault; check rights and space"
+            ) from error
 
     def put(self, name: str, data: bytes) -> None:
         """Seal ``data`` under ``name``, replacing what was there. Call :meth:`flush` afterwards.
@@ -55,9 +56,9 @@ class Vault:
             StorageError: the disk is full or read-only; nothing half-written is left.
         """
         nonce = self._random(_NONCE_BYTES)
-        sealed = AESGCM(self._object_key(name)).encrypt(nonce, data, _bound(name))
+        sealed = AESGCM(self._object_key(name)).encrypt(nonce, data, _bound(name, _MAGIC))
         path = self._path(name)
-        temporary = path.with_suffix(_TEMPORARY)
+        temporary = path.with_suffix(f".{os.getpid()}{_TEMPORARY}")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -95,12 +96,12 @@ class Vault:
             raise IntegrityError(
                 f"{self._folder}: an object of the catalogue is missing; add its images again"
             ) from error
-        nonce, sealed = raw[len(_MAGIC) :][:_NONCE_BYTES], raw[len(_MAGIC) + _NONCE_BYTES :]
+        magic, nonce = raw[: len(_MAGIC)], raw[len(_MAGIC) : _HEADER_BYTES]
         try:
-            if raw[: len(_MAGIC)] != _MAGIC or len(nonce) != _NONCE_BYTES:
-                raise InvalidTag
-            return AESGCM(self._object_key(name)).decrypt(nonce, sealed, _bound(name))
-        except InvalidTag as error:
+            return AESGCM(self._object_key(name)).decrypt(
+                nonce, raw[_HEADER_BYTES:], _bound(name, magic)
+            )
+        except (InvalidTag, ValueError) as error:  # ValueError: cut within the nonce
             raise IntegrityError(
                 f"{self._path(name)}: altered, swapped or sealed under another key; "
                 "restore it or add its images again"
@@ -115,7 +116,11 @@ class Vault:
             self._path(name).unlink(missing_ok=True)
 
     def sweep(self, keep: Iterable[str]) -> int:
-        """Delete every object whose name is not in ``keep``; return how many there were."""
+        """Delete every object not in ``keep``, and what a kill left half-written.
+
+        Returns how many there were. One process at a time may sweep (the intake holds a lock);
+        another that reads finds a swept cache missing, and makes it again.
+        """
         wanted = {self._path(name).name for name in keep}
         orphans = [path for path in self._folder.iterdir() if path.name not in wanted]
         for path in orphans:
@@ -137,9 +142,7 @@ class Vault:
         """
         nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return AESGCM(self._derived("column")).decrypt(
-                nonce, body, encode(("column", context))
-            )
+            return AESGCM(self._derived("column")).decrypt(nonce, body, encode(("column", context)))
         except (InvalidTag, ValueError) as error:
             raise IntegrityError(
                 "site database: a sealed column was altered or moved; restore it from a backup"
@@ -162,5 +165,6 @@ class Vault:
         return hmac.new(self._key.reveal(), message, hashlib.sha256).digest()
 
 
-def _bound(name: str) -> bytes:
-    return encode(("object", name))
+def _bound(name: str, magic: bytes) -> bytes:
+    """What is authenticated beside the data: the object's id and the file's format."""
+    return encode(("object", magic, name))

@@ -39,6 +39,9 @@ class PlanError(OperatorError):
         self.problems = tuple(problems)
         super().__init__(f"{source}: " + "; ".join(self.problems))
 
+    def __reduce__(self) -> tuple[type[PlanError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.source, self.problems)
+
 
 class PolicyRefusalError(FedwardError):
     """The site's own policy, plan approval or privacy budget forbids what was asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fedward_common.privacy.accounting import Mechanism, epsilon_curve
 from fedward_common.privacy.parameters import MechanismParameters
@@ -19,12 +20,11 @@ def accounts_of(study: Study) -> dict[str, list[MechanismParameters]]:
     return accounts
 
 
+@lru_cache(maxsize=8)
 def statement_of(study: Study) -> PrivacyStatement:
     """The guarantees of the whole plan, retries included, in numbers and words."""
     plan = study.plan
-    return privacy_statement(
-        accounts_of(study), plan.privacy.delta, plan.schedule.maximum_attempts
-    )
+    return privacy_statement(accounts_of(study), plan.privacy.delta, plan.schedule.maximum_attempts)
 
 
 def spent_curve(study: Study, positions: Sequence[int], split: Split = "train") -> list[float]:

@@ -55,9 +55,10 @@ def advance(state: OptimizerState, gradient: Vector, hyper: Hyperparameters) -> 
     The average is debiased by using the smaller of ``ema`` and ``(1 + step) / (10 + step)``, so
     that the first parameters do not linger in it.
     """
-    direction = gradient + hyper.weight_decay * state.parameters
-    velocity = hyper.momentum * state.velocity + (1.0 - hyper.momentum) * direction
-    parameters = state.parameters - learning_rate(hyper, state.step) * velocity
+    rate = learning_rate(hyper, state.step)
+    velocity = hyper.momentum * state.velocity + (1.0 - hyper.momentum) * gradient
+    # Decoupled weight decay (Loshchilov and Hutter 2019).
+    parameters = (1.0 - rate * hyper.weight_decay) * state.parameters - rate * velocity
     keep = min(hyper.ema, (1.0 + state.step) / (10.0 + state.step))
     average = keep * state.average + (1.0 - keep) * parameters
     return OptimizerState(parameters, velocity, average, state.step + 1)

@@ -63,6 +63,13 @@ class Study:
         if problems:
             raise PlanError(source, problems)
 
+    def __eq__(self, other: object) -> bool:
+        """Two studies are equal iff their plans' digests are."""
+        return isinstance(other, Study) and self.plan.digest == other.plan.digest
+
+    def __hash__(self) -> int:
+        return hash(self.plan.digest)
+
     @cached_property
     def parameters(self) -> int:
         """The model's parameter count d."""

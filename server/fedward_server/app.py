@@ -33,11 +33,10 @@ def make_app(run: Run) -> ServerApp:
 def _run_from_folder(grid: Grid, context: Context) -> None:
     """The production composition: folder and study are named by the run's configuration."""
     folder = Path(str(context.run_config[SERVER_FOLDER]))
-    signed, study_folder = open_server(folder).study(str(context.run_config[STUDY]))
-    plan = signed.open()
-    sites = GridSites(grid, plan.roster.sites)
-    checkpoint = Coordinator(signed, sites, study_folder).run()
-    finish_run(study_folder, plan, checkpoint, sites.traffic)
+    stored = open_server(folder).study(str(context.run_config[STUDY]))
+    sites = GridSites(grid, stored.signed.open().roster.sites)
+    checkpoint = Coordinator(stored.signed, sites, stored.folder).run()
+    finish_run(stored, checkpoint)
 
 
 app = make_app(_run_from_folder)

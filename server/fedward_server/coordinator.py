@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fedward_common.secagg.server import RoundAbortedError, Summed
 from fedward_common.study import Study
 from fedward_server.checkpoints import Checkpoint, Checkpoints
 from fedward_server.rounds import RoundRunner
-from fedward_server.sites import Sites
+from fedward_server.sites import Sites, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class RoundEvent:
     e: int
     seconds: float
     contributors: tuple[str, ...]
-    wire_bytes: int
+    traffic: Mapping[str, Traffic]
     update_norm: float | None
     progress: Progress
 
@@ -68,6 +68,8 @@ class Coordinator:
         self._sites = sites
         self._folder = folder
         self._on_round = on_round
+        self.digest = b""
+        """H over plan and approvals, known once all members have approved."""
 
     def run(self) -> Checkpoint:
         """Run to the end of the plan, from wherever the last checkpoint stands.
@@ -76,7 +78,7 @@ class Coordinator:
             StudyFailedError: the plan's maximum attempts are used up.
         """
         approvals = self._gather_approvals()
-        digest = approved_digest(self._plan.digest, approvals)
+        digest = self.digest = approved_digest(self._plan.digest, approvals)
         group = self._group(approvals, digest)
         store = Checkpoints(self._folder, digest)
         standing = self._begin(approvals)
@@ -91,7 +93,6 @@ class Coordinator:
         self, runner: RoundRunner, store: Checkpoints, checkpoint: Checkpoint
     ) -> Checkpoint:
         started = time.monotonic()
-        before = sum(t.total for t in self._sites.traffic.values())
         position = checkpoint.progress.position
         task, _ = self._study.at(position)
         while True:
@@ -115,7 +116,7 @@ class Coordinator:
             e=e,
             seconds=seconds,
             contributors=_contributors(runner.group, summed),
-            wire_bytes=sum(t.total for t in self._sites.traffic.values()) - before,
+            traffic=self._sites.drain_traffic(),
             update_norm=_step_norm(checkpoint.progress, progress),
             progress=progress,
         )
@@ -206,7 +207,7 @@ def _history(event: RoundEvent) -> dict[str, Any]:
         "e": event.e,
         "seconds": round(event.seconds, 4),
         "sites": list(event.contributors),
-        "bytes": event.wire_bytes,
+        "traffic": {name: astuple(crossed) for name, crossed in event.traffic.items()},
         "update_norm": event.update_norm,
     }
 

@@ -7,17 +7,17 @@ What is worked out is written into the plan: sites take no parameter that is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedward_common.errors import PlanError
+from fedward_common.models.parameters import parameter_count
 from fedward_common.plan.document import Plan, parse_plan
-from fedward_common.privacy.accounting import Mechanism, calibrate
+from fedward_common.privacy.accounting import Mechanism, calibrate, extra_attempts, with_retries
 from fedward_common.privacy.parameters import choose_ring, float_slack, largest_batch
 from fedward_common.queries.task import Task, tasks_of
 from fedward_common.study import Study, input_channels, model_spec
-from fedward_common.models.parameters import parameter_count
 
 Document = dict[str, Any]
 
@@ -92,8 +92,11 @@ def _calibrate(
 ) -> None:
     """Give all open queries of one account the same noise multiplier: the one that fits."""
 
-    def build(noise: float) -> list[Mechanism]:
-        return [
+    rounds = sum(task.rounds for task in tasks)
+    extra = extra_attempts(rounds, sketch.schedule.maximum_attempts)
+
+    def build(noise: float) -> Sequence[Mechanism]:
+        paying = [
             Mechanism(
                 noise_multiplier=queries[task.index].get("noise_multiplier", noise),
                 sampling_rate=task.sampling_rate,
@@ -102,6 +105,7 @@ def _calibrate(
             for task in tasks
             if task.split == split
         ]
+        return with_retries(paying, extra, sketch.privacy.delta)
 
     noise = calibrate(epsilon, sketch.privacy.delta, build)
     for index in chosen:

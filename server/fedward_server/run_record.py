@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedward_common import __version__
-from fedward_common.guarantee import spent_curve
+from fedward_common.guarantee import spent_curve, statement_of
 from fedward_common.models.parameters import to_tensors
 from fedward_common.plan.sections import HistogramQuery
 from fedward_common.privacy.statement import PrivacyStatement
@@ -30,7 +30,8 @@ from fedward_server.report.model import (
     SiteFacts,
 )
 from fedward_server.report.model_card import model_card
-from fedward_server.report.release import write_release
+from fedward_server.report.release import write_release, write_run
+from fedward_server.server_folder import StoredStudy
 from fedward_server.sites import Traffic
 
 PACKAGES = ("flwr", "torch", "numpy", "opacus", "dp-accounting", "cryptography", "pydicom")
@@ -47,12 +48,12 @@ def run_report(
     study: Study,
     statement: PrivacyStatement,
     checkpoint: Checkpoint,
-    traffic: Mapping[str, Traffic],
     aucs: Mapping[int, float],
 ) -> RunReport:
     """The facts of a finished study. ``aucs`` maps a round's number to an AUC estimate."""
     plan = study.plan
     rounds = _rounds(study, checkpoint, aucs)
+    traffic = traffic_of(checkpoint)
     counted = max(len(rounds), 1) * max(len(traffic), 1)
     return RunReport(
         title=plan.study.title or plan.study.name,
@@ -75,6 +76,25 @@ def run_report(
         seconds=sum(point.seconds for point in rounds),
         bytes_per_site_per_round=sum(t.bytes_received for t in traffic.values()) / counted,
     )
+
+
+def traffic_of(checkpoint: Checkpoint) -> dict[str, Traffic]:
+    """What crossed to and from each site in all rounds of the history."""
+    total: dict[str, Traffic] = {}
+    for entry in checkpoint.history:
+        for name, crossed in entry["traffic"].items():
+            total[name] = total.get(name, Traffic()) + Traffic(*crossed)
+    return total
+
+
+def finish_run(stored: StoredStudy, checkpoint: Checkpoint) -> Path:
+    """Write a deployment's summary, report and released model; returns the report's path."""
+    study = Study(stored.signed.open())
+    report = run_report(study, statement_of(study), checkpoint, {})
+    if study.plan.release.model:
+        estimate = report.federation_metrics
+        release(stored.folder, study, checkpoint.progress, report, estimate, "held-out patients")
+    return write_run(stored.folder, report)
 
 
 def federation_metrics(study: Study, progress: Progress) -> Metrics | None:
@@ -131,7 +151,7 @@ def _rounds(
             seconds=float(entry["seconds"]),
             sites=len(entry["sites"]),
             epsilon_spent=spent[i],
-            wire_bytes=int(entry.get("bytes", 0)),
+            wire_bytes=sum(Traffic(*crossed).total for crossed in entry["traffic"].values()),
             auc=aucs.get(int(entry["round"])),
             update_norm=entry.get("update_norm"),
         )
@@ -152,7 +172,7 @@ def _sites(
     study: Study, checkpoint: Checkpoint, traffic: Mapping[str, Traffic]
 ) -> tuple[SiteFacts, ...]:
     names: Sequence[str] = [site.name for site in study.plan.roster.sites]
-    taken = {name: 0 for name in names}
+    taken = dict.fromkeys(names, 0)
     for entry in checkpoint.history:
         for name in entry["sites"]:
             taken[name] += 1

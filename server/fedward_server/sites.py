@@ -29,13 +29,20 @@ POLL_SECONDS = 0.02
 POLL_LIMIT_SECONDS = 0.25
 
 
-@dataclass
+@dataclass(frozen=True)
 class Traffic:
     """What crossed between the server and one site, in messages and bytes of content."""
 
     messages_received: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.messages_received + other.messages_received,
+            self.bytes_received + other.bytes_received,
+            self.bytes_sent + other.bytes_sent,
+        )
 
     @property
     def total(self) -> int:
@@ -46,7 +53,9 @@ class Traffic:
 class Sites(Protocol):
     """Members of the roster, by name."""
 
-    traffic: Mapping[str, Traffic]
+    def drain_traffic(self) -> dict[str, Traffic]:
+        """What crossed since the last call, by site."""
+        ...
 
     def present(self) -> tuple[str, ...]:
         """Names of the roster members that can be reached now."""
@@ -65,7 +74,7 @@ class GridSites:
 
     grid: Grid
     roster: tuple[RosterSite, ...]
-    traffic: dict[str, Traffic] = field(default_factory=dict)
+    _traffic: dict[str, Traffic] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
 
     def present(self) -> tuple[str, ...]:
@@ -82,11 +91,9 @@ class GridSites:
         names = {self._nodes[name]: name for name in orders if name in self._nodes}
         payloads = {node: orders[name].encode() for node, name in names.items()}
         for node, payload in payloads.items():
-            self._count(names[node]).bytes_sent += len(payload)
+            self._count(names[node], Traffic(bytes_sent=len(payload)))
         for node, data in self._send(payloads, deadline_seconds):
-            traffic = self._count(names[node])
-            traffic.messages_received += 1
-            traffic.bytes_received += len(data)
+            self._count(names[node], Traffic(1, len(data)))
             try:
                 reply = decode_message(data, REPLIES)
             except PeerError as error:
@@ -117,8 +124,13 @@ class GridSites:
                 return site.name
         raise PeerError("its name is not on the roster")
 
-    def _count(self, name: str) -> Traffic:
-        return self.traffic.setdefault(name, Traffic())
+    def drain_traffic(self) -> dict[str, Traffic]:
+        """What crossed since the last call, by site."""
+        counted, self._traffic = self._traffic, {}
+        return counted
+
+    def _count(self, name: str, crossed: Traffic) -> None:
+        self._traffic[name] = self._traffic.get(name, Traffic()) + crossed
 
     def _send(
         self, payloads: Mapping[int, bytes], deadline_seconds: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,10 @@ def load_arrays(path: Path) -> ImageArrays:
     """
     arrays: dict[str, NDArray[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise OperatorError(f"{path}: a single array, not an .npz archive of six arrays")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise OperatorError(f"{path}: a single array, not an .npz archive; needs {_wanted()}")
+        with archive:
             for split in SPLITS:
                 for kind in ("images", "labels"):
                     arrays[f"{split}_{kind}"] = archive[f"{split}_{kind}"]
@@ -96,7 +98,10 @@ def load_arrays(path: Path) -> ImageArrays:
             if f"{split}_{kind}" not in arrays
         )
         raise OperatorError(f"{path}: {missing} is missing; needs {_wanted()}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    # RuntimeError: zipfile on encryption or compression that it does not know.
+    except (
+        OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise OperatorError(
             f"{path}: not a readable .npz archive of plain arrays; needs {_wanted()}"
         ) from error

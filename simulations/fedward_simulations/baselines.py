@@ -33,6 +33,9 @@ NO_CLIP = 1e12
 Draw = Callable[[int, int], RandomBytes]
 """Source of a site's batch: (site index, position in the plan)."""
 
+OnDone = Callable[[int, int], None]
+"""Told (models done, models in all)."""
+
 Vector = NDArray[np.float64]
 
 
@@ -40,7 +43,7 @@ Vector = NDArray[np.float64]
 class Bench:
     """What all baselines share: the study, the training cohorts, and where batches come from.
 
-    ``noise`` draws the baselines' Gaussian noise; ``steps`` may cut the plan short in a quick run.
+    ``noise`` draws the baselines' Gaussian noise.
     """
 
     study: Study
@@ -48,7 +51,6 @@ class Bench:
     draw: Draw
     noise: np.random.Generator
     runtime: RuntimeOptions
-    on_step: Callable[[str], None] = lambda name: None
 
     def positions(self) -> range:
         """The plan's sums on training patients: held-out queries change no model."""
@@ -59,12 +61,12 @@ class Bench:
 
 def pooled_private(bench: Bench) -> Progress:
     """DP-SGD on the pooled data, at the federation's epsilon."""
-    return _private(bench, range(len(bench.cohorts)), "pooled_private")
+    return _private(bench, range(len(bench.cohorts)))
 
 
 def alone(bench: Bench, site: int) -> Progress:
     """One site by itself, at the federation's epsilon."""
-    return _private(bench, [site], "alone")
+    return _private(bench, [site])
 
 
 def local_fedavg(bench: Bench, rounds: int) -> Progress:
@@ -75,7 +77,6 @@ def local_fedavg(bench: Bench, rounds: int) -> Progress:
     every = max(len(positions) // rounds, 1)
     for position in positions:
         states = [_step(bench, states[site], [site]) for site in sites]
-        bench.on_step("local_fedavg")
         if (position + 1) % every == 0:
             states = _averaged(states)
     return _averaged(states)[0]
@@ -93,15 +94,13 @@ def pooled(bench: Bench, learning_rate: float) -> Progress:
             total = _plain_sum(bench, task, task.query, progress, position)
             gradient = total / (task.sampling_rate * patients)
             progress = replace(progress, state=optimizer.advance(progress.state, gradient, hyper))
-        bench.on_step("pooled")
     return progress
 
 
-def _private(bench: Bench, sites: Sequence[int], name: str) -> Progress:
+def _private(bench: Bench, sites: Sequence[int]) -> Progress:
     progress = folding.begin(bench.study)
     for _ in bench.positions():
         progress = _step(bench, progress, sites)
-        bench.on_step(name)
     return progress
 
 

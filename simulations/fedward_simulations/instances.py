@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.sequence import Sequence
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from fedward_simulations.identities import Identity, Institution
 from fedward_simulations.scanners import (
@@ -28,6 +28,12 @@ from fedward_simulations.scanners import (
     stored_pixels,
 )
 
+# Named, because the default for RLE, GDCM, aborts the process on odd-sized colour images.
+_ENCODERS = {
+    RLELossless: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+}
 PRIVATE_GROUP = 0x0019
 IMAGES_PER_STUDY = 2
 
@@ -168,7 +174,7 @@ def patient_template(site: Dataset, person: Identity) -> Dataset:
     request = Dataset()
     request.ScheduledProcedureStepID = person.token
     request.RequestedProcedureID = person.token
-    request.ReasonForTheRequestedProcedure = person.comment[:64]
+    request.ReasonForTheRequestedProcedure = f"Cough, {person.spoken_name}"
     ds.RequestAttributesSequence = Sequence([request])
     block = ds.private_block(PRIVATE_GROUP, f"{site.Manufacturer} 1.0", create=True)
     block.add_new(0x01, "LO", person.spoken_name)
@@ -235,6 +241,7 @@ def _add_pixels(ds: Dataset, scanner: Scanner, pixels: NDArray[np.uint8 | np.uin
         pixel_representation=0,
         number_of_frames=1,
         planar_configuration=0,
+        encoding_plugin=_ENCODERS[syntax],
     )
     ds.PixelData = encapsulate([frame])
     ds["PixelData"].VR = "OB"

@@ -85,14 +85,7 @@ def share_out(
     Raises:
         OperatorError: an argument is out of range, or there are too few patients for the sites.
     """
-    if not 1 <= sites <= MAX_SITES:
-        raise OperatorError(f"sites {sites}: needs 1 to {MAX_SITES}")
-    if not 1 <= images_per_patient <= MAX_IMAGES_PER_PATIENT:
-        raise OperatorError(
-            f"images per patient {images_per_patient}: needs 1 to {MAX_IMAGES_PER_PATIENT}"
-        )
-    if seed < 0:
-        raise OperatorError(f"seed {seed}: needs a whole number from 0")
+    _check(sites, images_per_patient, seed)
     rng = np.random.default_rng(seed)
     train = group_patients(train_labels, images_per_patient, rng)
     holdout = group_patients(val_labels, images_per_patient, rng)
@@ -108,6 +101,17 @@ def share_out(
         SiteShare(_of_site(train, train_sites, site), _of_site(holdout, holdout_sites, site))
         for site in range(sites)
     )
+
+
+def _check(sites: int, images_per_patient: int, seed: int) -> None:
+    if not 1 <= sites <= MAX_SITES:
+        raise OperatorError(f"sites {sites}: needs 1 to {MAX_SITES}")
+    if not 1 <= images_per_patient <= MAX_IMAGES_PER_PATIENT:
+        raise OperatorError(
+            f"images per patient {images_per_patient}: needs 1 to {MAX_IMAGES_PER_PATIENT}"
+        )
+    if seed < 0:
+        raise OperatorError(f"seed {seed}: needs a whole number from 0")
 
 
 def group_patients(

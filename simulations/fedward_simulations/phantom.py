@@ -73,8 +73,8 @@ def _film(c: Canvas, labels: NDArray[np.int64]) -> Field:
     lungs = _lung(c, -1, breath) + _lung(c, 1, breath)
     heart = _heart(c, breath)
     density = _soft_tissue(c, lungs, heart) + _vessels(c, lungs) + _bones(c) + _distractors(c)
-    # A finding replaces air, so that hardly any of it shows where the heart is in front.
-    aerated = lungs * (1 - 0.85 * heart)
+    # A finding replaces air, so that less of it shows where the heart is in front.
+    aerated = lungs * (1 - 0.6 * heart)
     for label, finding in enumerate((_consolidation, _nodules, _effusion), start=1):
         present = labels == label
         if present.any():

@@ -88,10 +88,11 @@ class PartitionRow:
 class SimulationReport:
     """A finished simulation.
 
-    ``exact_on`` says on which cases ``exact`` and ``roc`` rest. ``quarantine`` maps a reason to
-    the number of files. ``command`` repeats the run; ``reproducible`` says that it gives the same
-    figures. ``scenario`` is the scenario file's text. ``rounds_auc_on`` ends the sentence
-    "Measured ..." below the chart of the AUC over rounds.
+    ``exact_on`` says on which cases ``exact`` and ``roc`` rest. ``deidentification`` is shown with
+    changed pictures first, the first one largest. ``quarantine`` maps a reason to the number of
+    files. ``command`` repeats the run; ``reproducible`` says that it gives the same figures.
+    ``scenario`` is the scenario file's text. ``rounds_auc_on`` ends the sentence "Measured ..."
+    below the chart of the AUC over rounds.
     """
 
     run: RunReport
@@ -165,7 +166,10 @@ def render_simulation(report: SimulationReport) -> str:
         "report": report,
         "curves": curves,
         "roc_chart": _roc_chart(curves),
-        "pictures": [_picture(item) for item in report.deidentification],
+        "pictures": [
+            _picture(item)
+            for item in sorted(report.deidentification, key=lambda x: x.before_png == x.after_png)
+        ],
         "mix": _mix,
     }
     return environment("fedward_simulations").get_template("simulation.html.j2").render(facts)

@@ -121,7 +121,7 @@ def scanner_for(site: int, *, colour: bool, plain: bool, modality: str = "auto")
         raise OperatorError(f"modality {chosen}: cannot hold colour images; use US or XC")
     scanner = _PLAIN if plain else _FLEET[(site - 1) % len(_FLEET)]
     if scanner.burned_in and site > len(_FLEET):
-        scanner = replace(scanner, burned_in=False)
+        scanner = replace(scanner, min_side=0, burned_in=False)
     if chosen != "auto":
         scanner = _adapted(scanner, chosen, plain=plain)
     return replace(scanner, photometric="RGB", bits_stored=8) if colour else scanner

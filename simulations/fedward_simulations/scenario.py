@@ -6,6 +6,7 @@ the data comes from, how it is split over hospitals, which baselines to run) sta
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,6 @@ from pydantic import Field, ValidationError
 from fedward_common.errors import OperatorError, PlanError
 from fedward_common.plan.document import describe_problem, read_toml
 from fedward_common.plan.sections import Section
-import json
 
 PACKAGED = resources.files("fedward_simulations") / "scenarios"
 
@@ -63,7 +63,6 @@ class Baselines(Section):
     local_fedavg: bool = True
     fedavg_rounds: Annotated[int, Field(ge=1)] = 10
     plain_learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    steps: Annotated[int, Field(ge=1)] | None = None
 
 
 class Scenario(Section):

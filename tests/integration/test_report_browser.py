@@ -26,14 +26,14 @@ def browser():
     return found
 
 
-def photograph(browser, page, folder, width, *options):
+def photograph(browser, page, folder, width, height, *options):
     """(pixels (height, width, 3) in 0 to 255, what the browser complained about)."""
     target = folder / "shot.png"
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}",
-        f"--window-size={width},3000", f"--screenshot={target}", *options, page.as_uri(),
+        f"--window-size={width},{height}", f"--screenshot={target}", *options, page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     pixels = np.round(image.imread(target)[..., :3] * 255).astype(int)
@@ -45,10 +45,10 @@ def share(pixels, colour):
     return float(np.mean(np.abs(pixels - np.array(colour)).max(axis=-1) <= 2))
 
 
-@pytest.mark.parametrize("width", [500, 1200])
-def test_a_simulations_report_draws_and_fits(browser, tmp_path, width):
+@pytest.mark.parametrize(("width", "height"), [(500, 11_000), (1200, 7000)])
+def test_a_simulations_report_draws_and_fits(browser, tmp_path, width, height):
     page = write_simulation(tmp_path, samples.simulation_report())
-    pixels, console = photograph(browser, page, tmp_path, width)
+    pixels, console = photograph(browser, page, tmp_path, width, height)
     assert console == []  # nothing was blocked, nothing failed
     assert share(pixels, (255, 255, 255)) > 0.5
     assert share(pixels, TEAL_LIGHT) > 0.0005
@@ -58,7 +58,7 @@ def test_a_simulations_report_draws_and_fits(browser, tmp_path, width):
 def test_a_deployments_report_follows_a_dark_scheme(browser, tmp_path):
     page = write_run(tmp_path, samples.run_report())
     pixels, console = photograph(
-        browser, page, tmp_path, 1200, "--blink-settings=preferredColorScheme=0"
+        browser, page, tmp_path, 1200, 3000, "--blink-settings=preferredColorScheme=0"
     )
     assert console == []
     assert share(pixels, (0x10, 0x16, 0x1C)) > 0.5

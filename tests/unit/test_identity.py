@@ -63,8 +63,8 @@ def test_another_sites_field_in_the_file_is_found(field):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda text: "",
-        lambda text: "hello",
+        lambda _: "",
+        lambda _: "hello",
         lambda text: text.replace("site 1", "site 2"),
         lambda text: text.replace("name: ", "name "),
         lambda text: text.replace("identity: ", "identity: !"),

@@ -79,6 +79,11 @@ def test_other_kinds_of_transport_keys_are_refused():
     for public in (_public(p256), _public(rsa_key), off_curve, good + b"\0", b"", b"junk"):
         with pytest.raises(PeerError):
             keys.check_transport_public(public)
+    key = keys.load_transport_key(keys.new_transport_key(os_random)).public_key()
+    point = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    header = bytes.fromhex("3046301006072a8648ce3d020106052b81040022033200")
+    with pytest.raises(PeerError, match="canonical"):
+        keys.check_transport_public(header + point)
     pem = p256.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     for private in (pem, b"", b"junk"):
         with pytest.raises(IntegrityError):

@@ -172,6 +172,14 @@ def test_more_than_two_classes_render():
     assert "truly c" in Page(render_run(replace(run, federation_metrics=three))).text()
 
 
+def test_pictures_that_changed_come_first():
+    report = samples.simulation_report()
+    same, changed = report.deidentification
+    same = replace(same, after_png=same.before_png)
+    page = render_simulation(replace(report, deidentification=(same, changed)))
+    assert page.index(f"<h3>{changed.site}") < page.index(f"<h3>{same.site}")
+
+
 def test_only_png_pictures_are_accepted():
     report = samples.simulation_report()
     picture = replace(report.deidentification[0], after_png=b"<svg onload=alert(1)>")

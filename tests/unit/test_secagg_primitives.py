@@ -175,6 +175,12 @@ def test_a_wrong_share_does_not_rebuild_the_seed():
     assert shamir.combine(shares) != seed
 
 
+def test_a_value_above_all_seeds_is_no_seed():
+    """The field holds 51 values that no 128-bit seed has; a wrong share may lead to one."""
+    above = (2**128 + 7).to_bytes(17, "big")
+    assert shamir.combine({0: SecretBytes(above)}) is None
+
+
 def test_two_sharings_of_one_seed_differ():
     seed = SecretBytes(bytes(16))
     one, two = (shamir.split(seed, 3, 5, os_random) for _ in range(2))

@@ -41,10 +41,7 @@ def test_no_input_raises_or_leaves_the_bound():
     x = np.array([math.nan, math.inf, -math.inf, 1e308, -1e308, 0.0])
     encoded = ring.encode(x, os_random)
     assert encoded.dtype == np.int64
-    assert encoded.tolist() == [0, 0, 0, 0, 0, 0] or set(encoded) <= {-77, 0, 77}
-    assert encoded[[0, 1, 2, 5]].tolist() == [0, 0, 0, 0]
-    large = ring.encode(np.array([1.0, -1.0, 1e300, -1e300, 7.7e-5, -7.7e-5]), os_random)
-    assert large.tolist()[:4] == [77, -77, 77, -77]
+    assert encoded.tolist() == [0, 0, 0, 77, -77, 0]
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20))
@@ -74,7 +71,7 @@ def test_a_sum_decodes_to_real_units():
 def test_uniform_lies_in_the_half_open_interval_with_53_bits():
     u = uniform(100_000, os_random)
     assert u.dtype == np.float64
-    assert 0 <= u.min()
+    assert u.min() >= 0
     assert u.max() < 1
     assert ((u * 2**53) % 1 == 0).all()
     counts = np.bincount((u * 16).astype(int), minlength=16)

@@ -21,6 +21,8 @@ from fedward_common.models.parameters import initial_parameters, load_flat, para
 from fedward_common.models.prediction import Standardisation, identity_standardisation
 from fedward_common.models.spec import ModelSpec
 
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+
 G = 2.0**-18
 SPECS = {
     "cnn": ModelSpec(kind="cnn", input_shape=(1, 28, 28)),

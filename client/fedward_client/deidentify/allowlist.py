@@ -18,7 +18,11 @@ _YES_NO = _terms("YES NO Y N")
 _ORIENTATION = frozenset(
     "".join(parts)
     for a in "LRAPHF"
-    for parts in [(a,), *((a, b) for b in "LRAPHF"), *((a, b, c) for b in "LRAPHF" for c in "LRAPHF")]
+    for parts in [
+        (a,),
+        *((a, b) for b in "LRAPHF"),
+        *((a, b, c) for b in "LRAPHF" for c in "LRAPHF"),
+    ]
 )
 
 MODALITIES = _terms(

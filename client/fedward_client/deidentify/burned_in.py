@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fedward_client.deidentify import allowlist
 from fedward_client.deidentify.container import Elements
-from fedward_client.deidentify.header import number_of
 from fedward_client.deidentify.outcome import Action, Reason, RefusalError
 from fedward_client.deidentify.pixels import Pixels
 from fedward_client.deidentify.profile import Profile
@@ -46,9 +45,7 @@ def clean_pixels(
     return _without_text(pixels, profile, done), done
 
 
-def _keep_regions(
-    pixels: Pixels, header: Elements, profile: Profile, done: list[Action]
-) -> Pixels:
+def _keep_regions(pixels: Pixels, header: Elements, profile: Profile, done: list[Action]) -> Pixels:
     """Blank everything outside the declared ultrasound regions (PS3.3 C.8.5.5)."""
     _, items = header.get(_REGIONS, ("SQ", []))
     if isinstance(items, bytes) or not items:
@@ -100,7 +97,7 @@ def _without_text(pixels: Pixels, profile: Profile, done: list[Action]) -> Pixel
             break
         done.append(Action.TEXT)
         for box in boxes:
-            pixels = _blank(pixels, [box], _surround(pixels, box))
+            pixels = _blank(pixels, [box], _background(pixels, box))
     raise RefusalError(Reason.BURNED_IN_TEXT)
 
 
@@ -120,15 +117,14 @@ def _blank(pixels: Pixels, boxes: list[Box], value: NDArray[Any]) -> Pixels:
     return replace(pixels, values=values)
 
 
-def _surround(pixels: Pixels, box: Box) -> NDArray[Any]:
-    """The median just outside a box, per sample: blanking with it leaves no bright or dark slab."""
+def _background(pixels: Pixels, box: Box) -> NDArray[Any]:
+    """The median of a box, per sample: what the text stood on, as its strokes fill less than half.
+
+    Blanking with it leaves no bright or dark slab in the image.
+    """
     x0, y0, x1, y1 = box
-    outer = pixels.values[:, max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2]
-    ring = np.ones(outer.shape[1:3], dtype=bool)
-    ring[y0 - max(0, y0 - 2) : y1 - max(0, y0 - 2), x0 - max(0, x0 - 2) : x1 - max(0, x0 - 2)] = False
-    if not ring.any():
-        return _darkest(pixels)
-    return np.median(outer[:, ring], axis=(0, 1)).astype(pixels.values.dtype)
+    inside = pixels.values[:, y0:y1, x0:x1]
+    return np.median(inside, axis=(0, 1, 2)).astype(pixels.values.dtype)
 
 
 def _darkest(pixels: Pixels) -> NDArray[Any]:

@@ -98,4 +98,4 @@ def uids(replace: Callable[[str], str | None]) -> Check:
 
 
 def _is_uid(text: str) -> bool:
-    return len(text) <= 64 and _UID.fullmatch(text) is not None  # noqa: PLR2004
+    return len(text) <= 64 and _UID.fullmatch(text) is not None

@@ -22,7 +22,7 @@ def shift_date(date: str, time: str | None, seconds: int) -> str | None:
     if moment is None:
         return None
     moment += timedelta(seconds=seconds + (43_200 if offset is None else offset))
-    return f"{moment:%Y%m%d}" if moment.year >= 1000 else None  # noqa: PLR2004
+    return f"{moment:%Y%m%d}" if moment.year >= 1000 else None
 
 
 def shift_time(time: str, seconds: int) -> str | None:
@@ -69,7 +69,7 @@ def _seconds_of_day(time: str) -> int | None:
     if match is None:
         return None
     hours, minutes, seconds = (int(part or 0) for part in match.groups()[:3])
-    valid = hours < 24 and minutes < 60 and seconds <= 60  # noqa: PLR2004
+    valid = hours < 24 and minutes < 60 and seconds <= 60
     return 3600 * hours + 60 * minutes + seconds if valid else None
 
 

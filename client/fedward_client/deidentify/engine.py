@@ -28,7 +28,7 @@ from fedward_client.deidentify.outcome import (
     Reason,
     RefusalError,
 )
-from fedward_client.deidentify.pixels import PIXEL_DATA, Pixels, read_pixels
+from fedward_client.deidentify.pixels import PIXEL_DATA, Pixels, check_length, read_pixels
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.pseudonyms import Pseudonyms
 from fedward_client.deidentify.rules import build_rules, tag_of
@@ -38,7 +38,6 @@ METHOD = "fedward 0.1: allow-list after PS3.15 E.1"
 _SOP_CLASS, _INSTANCE = tag_of("SOPClassUID"), tag_of("SOPInstanceUID")
 _STUDY, _SERIES = tag_of("StudyInstanceUID"), tag_of("SeriesInstanceUID")
 _PATIENT_ID, _PATIENT_NAME = tag_of("PatientID"), tag_of("PatientName")
-_DOCUMENT = tag_of("EncapsulatedDocument")
 _OPTION_CODES = {
     "uids": ("113110", "Retain UIDs Option"),
     "device": ("113109", "Retain Device Identity Option"),
@@ -67,6 +66,24 @@ class Deidentifier:
             return self._clean(parse(source))
         except RefusalError as error:
             return Quarantined(error.reason)
+
+    def inspect(self, source: bytes) -> Identifiers:
+        """Return a file's pseudonyms without cleaning it; checks that it is whole.
+
+        Raises:
+            RefusalError: broken, or refused by its class or its identifiers.
+        """
+        parsed = parse(source)
+        _known_class(parsed)
+        identifiers, _ = self.identify(parsed)
+        check_length(parsed, str(parsed.file_meta.TransferSyntaxUID))
+        return identifiers
+
+    def pseudonym(self, level: str, identifier: str) -> str:
+        """Return the pseudonym of an original identifier of a patient, study or instance."""
+        if level == "patient":
+            return self.pseudonyms.patient(identifier)
+        return identifier if self.profile.retain.uids else self.pseudonyms.uid(identifier)
 
     def identify(self, source: Dataset) -> tuple[Identifiers, str]:
         """Return the pseudonyms of a parsed file, and whose time shift applies to it.
@@ -113,14 +130,12 @@ class Deidentifier:
         if shows_face and rules.head_ct_mr == "quarantine":
             raise RefusalError(Reason.HEAD)
 
-    def _add_identity(
-        self, header: dict[int, Element], identifiers: Identifiers, log: Log
-    ) -> None:
+    def _add_identity(self, header: dict[int, Element], identifiers: Identifiers, log: Log) -> None:
         header[_PATIENT_ID] = ("LO", padded(identifiers.patient, "LO"))
         header[_PATIENT_NAME] = ("PN", padded(identifiers.patient, "PN"))
         log += [(_PATIENT_ID, Action.PSEUDONYM), (_PATIENT_NAME, Action.PSEUDONYM)]
         dates = {"none": "REMOVED", "modified": "MODIFIED", "full": "UNMODIFIED"}
-        marks = {
+        marks: dict[int, Element] = {
             0x00120062: ("CS", padded("YES", "CS")),
             0x00120063: ("LO", padded(METHOD, "LO")),
             0x00120064: ("SQ", self._method_codes()),
@@ -174,7 +189,7 @@ def parse(source: bytes | Dataset) -> Dataset:
 
 def _known_class(source: Dataset) -> str:
     sop_class = text_value(source, _SOP_CLASS)
-    if sop_class.startswith(allowlist.DOCUMENT_CLASSES) or _DOCUMENT in source:
+    if sop_class.startswith(allowlist.DOCUMENT_CLASSES):
         raise RefusalError(Reason.ENCAPSULATED_DOCUMENT)
     if not sop_class:
         raise RefusalError(Reason.NO_UID)
@@ -217,5 +232,5 @@ def _add_pixels(header: dict[int, Element], pixels: Pixels) -> None:
         header[padding] = ("SS" if pixels.is_signed else "US", header[padding][1])
     if frames > 1:
         header[tag_of("NumberOfFrames")] = ("IS", padded(str(frames), "IS"))
-    kind = "OW" if allocated > 8 else "OB"  # noqa: PLR2004
+    kind = "OW" if allocated > 8 else "OB"
     header[PIXEL_DATA] = (kind, pixels.values.tobytes())

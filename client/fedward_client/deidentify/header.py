@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -72,7 +73,9 @@ class HeaderCleaner:
         items: list[Elements] = []
         if isinstance(sequence, Sequence):
             for item in sequence:
-                cleaned = _region(item) if tag == _REGION else self.clean(item, shift, log, depth + 1)
+                cleaned = (
+                    _region(item) if tag == _REGION else self.clean(item, shift, log, depth + 1)
+                )
                 if cleaned:
                     items.append(cleaned)
         if items:
@@ -84,12 +87,12 @@ def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
     """Return an element's bytes, little-endian; b"" if it is absent or a sequence."""
     if tag not in source:
         return b""
-    element = source.get_item(tag)
+    element: Any = source.get_item(tag)
     value = element.value if isinstance(element, RawDataElement) else None
     if not isinstance(value, bytes):
         return b""
     width = _SWAPPED_WIDTH.get(vr)
-    if width is None or element.is_little_endian or len(value) % width:  # type: ignore[union-attr]
+    if width is None or element.is_little_endian or len(value) % width:
         return value
     return b"".join(value[i : i + width][::-1] for i in range(0, len(value), width))
 

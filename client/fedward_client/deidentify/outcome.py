@@ -11,7 +11,7 @@ from fedward_common.errors import FedwardError
 
 
 class Reason(StrEnum):
-    """Why a file is not used. The first three mean that the file itself is broken."""
+    """Why a file is not used."""
 
     NOT_DICOM = "not a DICOM file"
     MALFORMED = "malformed DICOM"
@@ -32,7 +32,12 @@ class Reason(StrEnum):
     @property
     def is_broken_file(self) -> bool:
         """True if the bytes are unreadable, rather than their content refused."""
-        return self in (Reason.NOT_DICOM, Reason.MALFORMED, Reason.TRUNCATED)
+        return self in _BROKEN
+
+
+_BROKEN = (
+    Reason.NOT_DICOM, Reason.MALFORMED, Reason.TRUNCATED, Reason.NO_UID, Reason.NO_PIXELS,
+)  # fmt: skip
 
 
 class Action(StrEnum):

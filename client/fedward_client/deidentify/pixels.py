@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
 
 from fedward_client.deidentify.container import Elements
 from fedward_client.deidentify.header import number_of, raw_value, text_value
@@ -89,7 +90,9 @@ def read_pixels(source: Dataset, header: Elements, syntax: str) -> tuple[Pixels,
         if len(raw) < expected:
             raise RefusalError(Reason.TRUNCATED)
         even = expected + expected % 2
-        if len(raw) > even or (even > expected and syntax in _NATIVE_LITTLE and any(raw[expected:])):
+        if len(raw) > even or (
+            even > expected and syntax in _NATIVE_LITTLE and any(raw[expected:])
+        ):
             done.append(Action.TRIMMED)
         raw = raw[:even]
     if _is_plain(description, syntax):
@@ -101,6 +104,27 @@ def read_pixels(source: Dataset, header: Elements, syntax: str) -> tuple[Pixels,
     if cleared is not pixels:
         done.append(Action.HIGH_BITS)
     return cleared, done
+
+
+def check_length(source: Dataset, syntax: str) -> None:
+    """Check, from the raw header alone, that pixel data is there and complete.
+
+    Raises:
+        RefusalError: no pixel data, or less of it than the header declares.
+    """
+    raw = raw_value(source, PIXEL_DATA, "OB")
+    if not raw:
+        raise RefusalError(Reason.NO_PIXELS)
+    if syntax not in _NATIVE or text_value(source, _PHOTOMETRIC) == "YBR_FULL_422":
+        return
+    rows, columns, samples, allocated = (
+        int.from_bytes(raw_value(source, tag_of(keyword), "US")[:2], "little")
+        for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+    )
+    frames = text_value(source, tag_of("NumberOfFrames"))
+    count = rows * columns * samples * (int(frames) if frames.isdigit() else 1)
+    if len(raw) < count * allocated // 8:
+        raise RefusalError(Reason.TRUNCATED)
 
 
 def _describe(source: Dataset, header: Elements) -> _Description:
@@ -161,7 +185,7 @@ def _decoded(source: Dataset, description: _Description, raw: bytes, syntax: str
                 array = apply_color_lut(array, _with_palette(bare, source))
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         raise RefusalError(Reason.UNDECODABLE_PIXELS) from error
-    photometric = "RGB" if array.shape[-1] == 3 and d.samples == 3 else d.photometric  # noqa: PLR2004
+    photometric = "RGB" if array.shape[-1] == 3 and d.samples == 3 else d.photometric
     if d.photometric == "PALETTE COLOR":
         photometric = "RGB"
     stored = 8 * array.itemsize if photometric == "RGB" else int(facts["bits_stored"])
@@ -178,7 +202,7 @@ def _shaped(array: Image, d: _Description, photometric: str, stored: int) -> Pix
     samples = 3 if photometric == "RGB" else 1
     if photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB") or array.dtype.kind not in "ui":
         raise RefusalError(Reason.UNSUPPORTED_PIXELS)
-    if array.size != d.frames * d.rows * d.columns * samples or array.itemsize > 2:  # noqa: PLR2004
+    if array.size != d.frames * d.rows * d.columns * samples or array.itemsize > 2:
         raise RefusalError(Reason.UNDECODABLE_PIXELS)
     values = array.reshape(d.frames, d.rows, d.columns, samples)
     return Pixels(values.astype(values.dtype.newbyteorder("<")), stored, photometric)

@@ -20,8 +20,8 @@ from fedward_client.deidentify.pseudonyms import Pseudonyms
 from fedward_common.errors import MisuseError
 
 TIMES = ("DA", "TM", "DT")
-_TEXT = frozenset("AE CS LO LT SH ST UC UT PN AS".split())
-_NUMBERS = frozenset("DS IS US SS UL SL FL FD".split())
+_TEXT = ("AE", "AS", "CS", "LO", "LT", "SH", "ST", "UC", "UT", "PN")
+_NUMBERS = ("DS", "IS", "US", "SS", "UL", "SL", "FL", "FD")
 _DUMMY = b"REMOVED "
 _WIDEST = 1e15
 
@@ -85,15 +85,16 @@ def _from_table(
         return allowed if "*" in row.basic else None
     if action == "K":
         return allowed or _retained(vr)
+    rule: Rule | None = None
     if action == "U" and vr == "UI":
-        return Rule("UI", Action.UID, checks.uids(pseudonyms.uid))
-    if action == "C" and vr in TIMES:
-        return Rule(vr, Action.SHIFTED)
-    if action in ("Z", "Z/D"):
-        return Rule(vr, Action.EMPTIED, _empty)
-    if action == "D" and vr in _TEXT - {"AS"}:
-        return Rule(vr, Action.DUMMY, _dummy)
-    return None
+        rule = Rule("UI", Action.UID, checks.uids(pseudonyms.uid))
+    elif action == "C" and vr in TIMES:
+        rule = Rule(vr, Action.SHIFTED)
+    elif action in ("Z", "Z/D"):
+        rule = Rule(vr, Action.EMPTIED, _empty)
+    elif action == "D" and vr in _TEXT and vr != "AS":
+        rule = Rule(vr, Action.DUMMY, _dummy)
+    return rule
 
 
 def _retained(vr: str) -> Rule | None:

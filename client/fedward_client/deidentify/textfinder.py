@@ -96,8 +96,26 @@ def _lines(grey: Grey, step: int) -> list[Box]:
         chain = _chain(glyphs, start, free)
         free[chain] = False
         if _is_line(glyphs, chain) and _is_crisp(glyphs, chain, grey, response, strokes):
-            boxes.append(_margin(glyphs, chain, grey.shape))
+            boxes.append(_margin(glyphs, _whole_line(glyphs, chain), grey.shape))
     return boxes
+
+
+def _whole_line(g: _Glyphs, chain: list[int]) -> list[int]:
+    """Add whatever else stands between the line's base and top, up to three heights away."""
+    height = float(np.median(g.height[chain]))
+    base, top = np.median(g.y1[chain]), np.median(g.y0[chain])
+    middle = (g.y0 + g.y1) / 2
+    beside = np.flatnonzero((middle > top) & (middle < base) & (g.height <= 2 * height))
+    members = set(chain)
+    left, right = g.x0[chain].min(), g.x1[chain].max()
+    grown = True
+    while grown:
+        near = beside[(g.x1[beside] > left - 3 * height) & (g.x0[beside] < right + 3 * height)]
+        grown = not members.issuperset(near.tolist())
+        members.update(near.tolist())
+        if near.size:
+            left, right = min(left, g.x0[near].min()), max(right, g.x1[near].max())
+    return sorted(members)
 
 
 def _glyphs(strokes: NDArray[np.bool_]) -> _Glyphs:

@@ -7,7 +7,7 @@ float32 of the same shape in [0, 1], brighter meaning what a viewer shows bright
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,13 @@ def presentation(frames: Frames, header: Dataset, _: PreprocessSpec) -> Frames:
         else _by_bits(frames, header)
     )
     inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
-    return cast(Frames, np.float32(1) - scaled) if inverted else scaled
+    return clipped(1 - scaled) if inverted else scaled
+
+
+def clipped(values: NDArray[Any]) -> Frames:
+    """Return values clamped to [0, 1], as float32."""
+    result: Frames = np.clip(values, 0, 1).astype(np.float32)
+    return result
 
 
 def scaling_for(header: Dataset) -> Scaling:
@@ -79,7 +85,7 @@ def _rescaled(frames: Frames, header: Dataset) -> Frames:
 
 def _between(values: Frames, low: float, high: float) -> Frames:
     span = np.float32(max(high - low, 1e-6))
-    return np.clip((values - np.float32(low)) / span, 0, 1).astype(np.float32)
+    return clipped((values - np.float32(low)) / span)
 
 
 def _percentiles(frames: Frames, low: float, high: float) -> Frames:
@@ -117,7 +123,9 @@ def _suv_factor(header: Dataset) -> float | None:
     if not dose or not half_life:
         return None
     if header.get("DecayCorrection") == "START":
-        elapsed = _seconds(header, "SeriesTime") - _seconds(items[0], "RadiopharmaceuticalStartTime")
+        elapsed = _seconds(header, "SeriesTime") - _seconds(
+            items[0], "RadiopharmaceuticalStartTime"
+        )
         dose *= 2.0 ** (-(elapsed % 86_400) / half_life)
     return 1000 * weight_kg / dose
 

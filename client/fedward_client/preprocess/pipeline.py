@@ -53,7 +53,7 @@ def preprocess_array(images: NDArray[np.uint8], spec: PreprocessSpec) -> Images:
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
         raise OperatorError("image array: it must be uint8 of shape (N, H, W) or (N, H, W, 3)")
-    stacked = images[..., None] if images.ndim == 3 else images  # noqa: PLR2004
+    stacked = images[..., None] if images.ndim == 3 else images
     return _finished(stacked.astype(np.float32) / np.float32(255), spec)
 
 
@@ -73,7 +73,8 @@ def _chosen(frames: NDArray[Any], limit: int) -> NDArray[Any]:
     """At most ``limit`` frames, evenly spaced, the first and the last among them."""
     if frames.shape[0] <= limit:
         return frames
-    return frames[np.round(np.linspace(0, frames.shape[0] - 1, limit)).astype(int)]
+    chosen = np.round(np.linspace(0, frames.shape[0] - 1, limit)).astype(int)
+    return np.take(frames, chosen, axis=0)
 
 
 def _region(frames: NDArray[Any], instance: Dataset) -> NDArray[Any]:
@@ -107,13 +108,19 @@ def _with_channels(images: Images, channels: int) -> Images:
     if images.shape[-1] == channels:
         return images
     if channels == 1:
-        return cast(Images, (images @ _LUMINANCE)[..., None])
+        return cast("Images", (images @ _LUMINANCE)[..., None])
     return np.repeat(images, channels, axis=-1)
+
+
+def _noise(image: Images) -> Any:
+    return restoration.estimate_sigma(  # type: ignore[no-untyped-call]
+        image, channel_axis=-1, average_sigmas=True
+    )
 
 
 def _enhanced(image: Images, spec: PreprocessSpec) -> Images:
     if spec.denoise:
-        sigma = float(restoration.estimate_sigma(image, channel_axis=-1, average_sigmas=True))
+        sigma = float(_noise(image))
         image = restoration.denoise_nl_means(image, h=0.8 * sigma, sigma=sigma, channel_axis=-1)
     if spec.clahe:
         layers = [
@@ -121,7 +128,7 @@ def _enhanced(image: Images, spec: PreprocessSpec) -> Images:
             for c in range(image.shape[-1])
         ]
         image = np.stack(layers, axis=-1)
-    return np.clip(image, 0, 1).astype(np.float32)
+    return grey.clipped(image)
 
 
 def _resized(image: Images, size: int) -> Images:
@@ -129,5 +136,7 @@ def _resized(image: Images, size: int) -> Images:
     if image.shape[:2] == (size, size):
         return image
     shrinks = max(image.shape[:2]) > size
-    resized = transform.resize(image, (size, size), order=1, anti_aliasing=shrinks)
-    return np.clip(resized, 0, 1).astype(np.float32)
+    resized = transform.resize(  # type: ignore[no-untyped-call]
+        image, (size, size), order=1, anti_aliasing=shrinks
+    )
+    return grey.clipped(resized)

@@ -20,13 +20,12 @@ from fedward_common.plan import sections
 from fedward_common.plan.sections import Query, Section
 
 MAX_PLAN_BYTES = 1 << 20
-SCHEMA = 1
 
 
 class Plan(Section):
     """A study, completely described. Two plans are the same study iff their digests are equal."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     study: sections.Study
     protocol: sections.Protocol = sections.Protocol()
     roster: sections.Roster

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedward_common import keys
-from fedward_common.errors import PeerError, PlanError
+from fedward_common.errors import OperatorError, PeerError, PlanError
 from fedward_common.plan.document import Plan, plan_from_canonical
 from fedward_common.secret import SecretBytes
 
@@ -18,6 +18,23 @@ class SignedPlan:
 
     canonical: bytes
     signature: bytes
+
+    def to_file(self) -> bytes:
+        """The file form: the signature in hexadecimal, a newline, the canonical JSON."""
+        return self.signature.hex().encode("ascii") + b"\n" + self.canonical
+
+    @classmethod
+    def from_file(cls, data: bytes, source: str) -> SignedPlan:
+        """Read :meth:`to_file` back; :meth:`open` checks what it holds.
+
+        Raises:
+            OperatorError: not a signed plan.
+        """
+        head, _, canonical = data.partition(b"\n")
+        try:
+            return cls(canonical, bytes.fromhex(head.decode("ascii")))
+        except (UnicodeDecodeError, ValueError) as error:
+            raise OperatorError(f"{source}: not a signed plan; ask the coordinator again") from error
 
     def open(self) -> Plan:
         """Check the encoding and the signature by the coordinator that the plan names.

@@ -11,6 +11,21 @@ from fedward_common.privacy.accounting import Mechanism, epsilon, extra_attempts
 from fedward_common.privacy.grid import GRID_SHARE, grid_charge
 from fedward_common.privacy.parameters import MechanismParameters
 
+_UNIT = (
+    "The unit is one patient with all images at one site: the figures bound how much that "
+    "patient's taking part can change what anyone learns."
+)
+_SCOPE = (
+    "The figures count every query and every retry that the plan allows, even if it ends early."
+)
+_TWO_SITES = (
+    "A patient with images at two sites has twice the epsilon and (1 + e^epsilon) times the delta."
+)
+_HOSPITALS = (
+    "The guarantee protects patients, not hospitals: a hospital's own totals are hidden only by "
+    "the other hospitals' addends."
+)
+
 
 @dataclass(frozen=True)
 class PrivacyStatement:
@@ -116,10 +131,6 @@ def _sentences(
             f"against the server, outsiders and any {query.colluding} of the {query.sites} sites "
             "working together"
         )
-    unit = (
-        "The unit is one patient with all images at one site: the figures bound how much that "
-        "patient's taking part can change what anyone learns."
-    )
     claim = (
         f"Epsilon is {_rounded_up(main)} at delta {delta:.3g}, {against}, as long as at least "
         f"{query.t_min} sites contribute to every sum; fewer contribute to none."
@@ -135,18 +146,7 @@ def _sentences(
         "In the worst case, all other sites working together with the server, epsilon is "
         f"{_rounded_up(worst_case)} at the same delta."
     )
-    scope = (
-        "The figures count every query and every retry that the plan allows, even if it ends early."
-    )
-    twice = (
-        "A patient with images at two sites has twice the epsilon and (1 + e^epsilon) times the "
-        "delta."
-    )
-    hospitals = (
-        "The guarantee protects patients, not hospitals: a hospital's own totals are hidden only "
-        "by the other hospitals' addends."
-    )
-    return (unit, claim, *one_curious, worst, scope, twice, hospitals)
+    return (_UNIT, claim, *one_curious, worst, _SCOPE, _TWO_SITES, _HOSPITALS)
 
 
 def _rounded_up(value: float) -> str:

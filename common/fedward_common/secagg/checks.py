@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from fedward_common.errors import PeerError
-from fedward_common.secagg.context import RoundKey, SignedAgreement, SignedHash
+from fedward_common.secagg.context import (
+    RoundKey,
+    SignedAgreement,
+    SignedHash,
+    survivors_digest,
+)
 from fedward_common.secagg.parameters import Group
 
 
@@ -49,5 +54,6 @@ def check_agreements(
         raise PeerError(f"{len(agreements)} agreements are fewer than the t = {group.threshold}")
     if not {item.index for item in agreements} <= {item.index for item in hashes}:  # A3.4
         raise PeerError("an agreement comes from a site that is not in U2")
+    survivors = survivors_digest(hashes)
     for item in agreements:
-        item.verify(group, ctx, hashes)
+        item.verify(group, ctx, survivors)

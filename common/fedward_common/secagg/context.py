@@ -69,14 +69,14 @@ class SignedAgreement:
     index: int
     signature: bytes
 
-    def verify(self, group: Group, ctx: bytes, hashes: Sequence[SignedHash]) -> None:
-        """Check that this site signed exactly the survivors in ``hashes``.
+    def verify(self, group: Group, ctx: bytes, survivors: bytes) -> None:
+        """Check that this site signed the survivors with digest ``survivors``.
 
         Raises:
             PeerError: it did not.
         """
         identity = group.identity(self.index)
-        verify(identity, self.signature, *_agree_statement(ctx, self.index, hashes))
+        verify(identity, self.signature, "agree", ctx, self.index, survivors)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,15 @@ def addend_hash(y: bytes) -> bytes:
     return digest("y", y)
 
 
+def survivors_digest(hashes: Sequence[SignedHash]) -> bytes:
+    """Return H over U2 and all its H(y_j), which is what A3.3 signs.
+
+    A digest, so that n signatures over n hashes cost n hashings and not n * n.
+    """
+    u2 = tuple(item.index for item in hashes)
+    return digest("survivors", u2, tuple(item.addend_hash for item in hashes))
+
+
 def sign_round_key(
     identity: SecretBytes, pre: bytes, index: int, A: bytes, B: bytes, head: Head
 ) -> RoundKey:
@@ -142,20 +151,13 @@ def sign_addend(identity: SecretBytes, ctx: bytes, index: int, hashed: bytes) ->
 
 
 def sign_agreement(
-    identity: SecretBytes, ctx: bytes, index: int, hashes: Sequence[SignedHash]
+    identity: SecretBytes, ctx: bytes, index: int, survivors: bytes
 ) -> SignedAgreement:
-    """Return the signature of A3.3 over the survivors in ``hashes``."""
-    return SignedAgreement(index, sign(identity, *_agree_statement(ctx, index, hashes)))
+    """Return the signature of A3.3 over the survivors with digest ``survivors``."""
+    return SignedAgreement(index, sign(identity, "agree", ctx, index, survivors))
 
 
 def _key_statement(
     pre: bytes, index: int, A: bytes, B: bytes, head: Head
 ) -> tuple[str, bytes, int, bytes, bytes, Head]:
     return ("key", pre, index, A, B, head)
-
-
-def _agree_statement(
-    ctx: bytes, index: int, hashes: Sequence[SignedHash]
-) -> tuple[str, bytes, int, tuple[int, ...], tuple[bytes, ...]]:
-    survivors = tuple(item.index for item in hashes)
-    return ("agree", ctx, index, survivors, tuple(item.addend_hash for item in hashes))

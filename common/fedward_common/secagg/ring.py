@@ -64,9 +64,9 @@ class RingParameters:
         """
         if vector.shape != (self.dimension,) or vector.dtype != np.float64:
             raise MisuseError(f"a vector to encode must be float64 of shape ({self.dimension},)")
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = vector * self.scale
-        scaled[~np.isfinite(scaled)] = 0.0
+        finite = np.where(np.isfinite(vector), vector, 0.0)
+        with np.errstate(over="ignore"):  # an overflow is clamped below
+            scaled = finite * self.scale
         scaled += uniform(self.dimension, random)
         np.floor(scaled, out=scaled)
         np.clip(scaled, -self.ring_bound, self.ring_bound, out=scaled)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from fedward_common.secagg.context import (
     SignedAgreement,
     SignedHash,
     addend_hash,
+    survivors_digest,
 )
 from fedward_common.secagg.messages import (
     Agreement,
@@ -160,6 +162,11 @@ class CollectingAgreements:
     hashes: tuple[SignedHash, ...]
     agreements: Mapping[int, SignedAgreement] = field(default_factory=dict)
 
+    @cached_property
+    def survivors(self) -> bytes:
+        """The digest of U2 that the sites sign."""
+        return survivors_digest(self.hashes)
+
     @property
     def waiting(self) -> frozenset[int]:
         """The sites that have not answered."""
@@ -178,7 +185,7 @@ class CollectingAgreements:
             return self
         if index not in self.waiting:
             raise PeerError(f"site {index} is not in U2")
-        agreement.verify(self.attempt.group, self.attempt.ctx, self.hashes)
+        agreement.verify(self.attempt.group, self.attempt.ctx, self.survivors)
         return replace(self, agreements={**self.agreements, index: agreement})
 
     def close(self) -> tuple[CollectingReveals, dict[int, UnmaskRequest]]:

@@ -27,6 +27,7 @@ from fedward_common.secagg.context import (
     sign_addend,
     sign_agreement,
     sign_round_key,
+    survivors_digest,
 )
 from fedward_common.secagg.kdf import (
     SEED_BYTES,
@@ -108,8 +109,8 @@ class Sharing:
         y = addend.copy()
         apply_masks(y, checked.masks)
         sent = y.tobytes()
-        index = self.seat.index
-        signed = sign_addend(self.seat.keys.identity, checked.ctx, index, addend_hash(sent))
+        index, identity = self.seat.index, self.seat.keys.identity
+        signed = sign_addend(identity, checked.ctx, index, addend_hash(sent))
         masked = Masked(
             seat=self.seat,
             ctx=checked.ctx,
@@ -190,8 +191,8 @@ class Masked:
         if self.signed not in request.hashes:  # A3.3: its own addend included, as sent
             raise PeerError("U2 does not hold this site's own addend as it was sent")
         check_hashes(self.seat.group, self.ctx, self.u1, request.hashes)
-        index = self.seat.index
-        agreement = sign_agreement(self.seat.keys.identity, self.ctx, index, request.hashes)
+        index, identity = self.seat.index, self.seat.keys.identity
+        agreement = sign_agreement(identity, self.ctx, index, survivors_digest(request.hashes))
         u2 = {item.index for item in request.hashes}
         pairs = zip(self.u1, self.shares, strict=True)
         agreed = Agreed(

@@ -1,0 +1,1 @@
+"""Intake: files of the hospital in; a vault of cleaned instances and a catalogue of labels out."""

@@ -1,0 +1,41 @@
+"""How every fedward command ends: one line for a person, and an exit status for a script.
+
+0 is success, 2 the user's mistake, 1 a failure (disk full, damaged data), 130 an interruption.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable
+
+from fedward_common.errors import FedwardError
+
+INTERRUPTED = 130
+FAILURE = 1
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def run_command(app: Callable[..., object], name: str) -> None:
+    """Run a typer application as the program ``name``; always ends in ``SystemExit``."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(prog_name=name)
+    except FedwardError as error:
+        fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = error.filename or "a file"
+        fail(f"{place}: no space left; free disk space, then run it again", FAILURE)
+    except KeyboardInterrupt:
+        fail("interrupted; run it again to continue", INTERRUPTED)
+    sys.exit(0)
+
+
+def fail(message: str, status: int) -> None:
+    """Print one line to standard error and exit."""
+    line = " ".join(message.split())
+    sys.stderr.write(f"error: {line}\n")
+    sys.exit(status)

@@ -1,0 +1,114 @@
+"""The coordinator's folder: its key, the enrolled sites, and a folder for each study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedward_common import keys
+from fedward_common.errors import OperatorError
+from fedward_common.files import write_atomic
+from fedward_common.identity import SitePublic, parse_site_public
+from fedward_common.plan.document import Plan
+from fedward_common.plan.signing import SignedPlan, sign_plan
+from fedward_common.randomness import RandomBytes, os_random
+from fedward_common.secret import SecretBytes
+
+KEY, PLAN = "coordinator.key", "plan.signed"
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A signed plan and the folder that holds its checkpoints and results."""
+
+    signed: SignedPlan
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ServerFolder:
+    """An open coordinator's folder."""
+
+    path: Path
+    coordinator: SecretBytes
+
+    def enrol(self, text: str, source: str) -> SitePublic:
+        """Add a site to the sites that plans may name.
+
+        Raises:
+            OperatorError: not a valid SITE.pub, or another site of that name is enrolled.
+        """
+        site = parse_site_public(text, source)
+        path = self.path / "sites" / f"{site.name}.pub"
+        if path.exists() and path.read_text() != site.to_text():
+            raise OperatorError(
+                f"{source}: another site called {site.name} is enrolled; remove {path} to replace it"
+            )
+        write_atomic(path, site.to_text().encode())
+        return site
+
+    def sites(self) -> tuple[SitePublic, ...]:
+        """Every enrolled site, by name."""
+        files = sorted((self.path / "sites").glob("*.pub"))
+        return tuple(parse_site_public(file.read_text(), str(file)) for file in files)
+
+    def sign(self, plan: Plan) -> StoredStudy:
+        """Sign a plan and make its study's folder.
+
+        Raises:
+            OperatorError: a different plan of this study is signed already.
+        """
+        folder = self.path / "studies" / plan.study.name
+        signed = sign_plan(plan, self.coordinator)
+        path = folder / PLAN
+        if path.exists() and path.read_bytes() != signed.to_file():
+            raise OperatorError(
+                f"{path}: study {plan.study.name} has a signed plan; give the new one another name"
+            )
+        write_atomic(path, signed.to_file())
+        return StoredStudy(signed, folder)
+
+    def study(self, name: str) -> StoredStudy:
+        """The signed plan of a study.
+
+        Raises:
+            OperatorError: there is none of this name.
+        """
+        folder = self.path / "studies" / name
+        path = folder / PLAN
+        if not path.is_file():
+            known = ", ".join(sorted(p.name for p in (self.path / "studies").glob("*"))) or "none"
+            raise OperatorError(f"study {name}: no signed plan here; studies: {known}")
+        return StoredStudy(SignedPlan.from_file(path.read_bytes(), str(path)), folder)
+
+
+def create_server(path: Path, random: RandomBytes = os_random) -> ServerFolder:
+    """Make a coordinator's folder with a fresh Ed25519 key.
+
+    Raises:
+        OperatorError: the folder holds a coordinator already.
+    """
+    if (path / KEY).exists():
+        raise OperatorError(f"{path}: holds a coordinator already; choose another folder")
+    key = keys.new_key(random)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(path / KEY, key.reveal().hex().encode() + b"\n", mode=0o600)
+    return ServerFolder(path, key)
+
+
+def open_server(path: Path) -> ServerFolder:
+    """Open a coordinator's folder.
+
+    Raises:
+        OperatorError: it is none, or its key is readable by others or malformed.
+    """
+    file = path / KEY
+    try:
+        if file.stat().st_mode & 0o077:
+            raise OperatorError(f"{file}: readable by others; run chmod 600 on it")
+        key = bytes.fromhex(file.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path}: no coordinator here; make one with `init`") from error
+    if len(key) != keys.KEY_BYTES:
+        raise OperatorError(f"{file}: not a key of {keys.KEY_BYTES} bytes; restore it")
+    return ServerFolder(path, SecretBytes(key))

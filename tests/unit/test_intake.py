@@ -1,0 +1,267 @@
+"""Intake: everything is looked at before anything is stored; every file is accounted for."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from pydicom.uid import generate_uid
+
+from fedward_client.deidentify.outcome import Reason
+from fedward_client.intake.add import add_folder, deidentifier_of
+from fedward_client.intake.table import add_table
+from fedward_client.site_folder import create_site, open_site
+from fedward_common.errors import OperatorError
+from tests.dicom_cases import TOKEN, ct, encoded, image, noise
+
+
+@pytest.fixture
+def site(tmp_path):
+    create_site(tmp_path / "site", "north")
+    with open_site(tmp_path / "site") as site:
+        yield site
+
+
+@pytest.fixture
+def pacs(tmp_path):
+    """Three patients: P0 with two studies of one image, P1 and P2 with one."""
+    folder = tmp_path / "pacs"
+    for number, patient in enumerate(("P0", "P0", "P1", "P2")):
+        write(folder / patient / f"{number}.dcm", image(noise((20, 20), number), patient=patient))
+    return folder
+
+
+def write(path, ds):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(ds if isinstance(ds, bytes) else encoded(ds))
+    return path
+
+
+def labels_file(tmp_path, *lines, header="level,id,label,split"):
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join((header, *lines)) + "\n", "utf-8")
+    return path
+
+
+def stored(site):
+    return site.catalogue.counts(), sorted(p.name for p in (site.path / "vault").iterdir())
+
+
+EMPTY = (
+    {"patients": 0, "studies": 0, "instances": 0, "labels": 0, "table_rows": 0, "quarantined": 0},
+    [],
+)
+
+
+def test_a_folder_and_its_labels_are_added(site, pacs, tmp_path):
+    labels = labels_file(tmp_path, "patient,P0,1,train", "patient,P1,0,holdout", "patient,P2,1,")
+    seen = []
+    report = add_folder(site, pacs, labels, progress=lambda done, total: seen.append((done, total)))
+    assert (report.found, report.used, report.patients) == (4, 4, 3)
+    assert report.train_patients + report.holdout_patients == 3
+    assert report.patients_without_label == report.labels_without_images == 0
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert site.catalogue.counts()["studies"] == 4
+    assert sorted(label.value for label in site.catalogue.labels()) == ["0", "1", "1"]
+    assert {label.split for label in site.catalogue.labels()} == {"train", "holdout", None}
+    for instance in site.catalogue.instances():
+        assert site.vault.get(instance.object_name)[128:132] == b"DICM"
+
+
+def test_adding_again_adds_only_what_is_new(site, pacs):
+    add_folder(site, pacs)
+    before = stored(site)
+    again = add_folder(site, pacs)
+    assert (again.used, again.known) == (0, 4)
+    assert stored(site) == before
+    write(pacs / "new.dcm", image(noise((20, 20), 9), patient="P9"))
+    assert add_folder(site, pacs).used == 1
+
+
+def test_duplicates_are_detected_by_content_and_by_instance(site, pacs):
+    shutil.copy(pacs / "P1" / "2.dcm", pacs / "copy.dcm")
+    uid = generate_uid()
+    for number in range(2):
+        write(pacs / f"same{number}.dcm", image(noise((20, 20), number + 20), instance=uid))
+    report = add_folder(site, pacs)
+    assert (report.found, report.used, report.duplicates) == (7, 5, 2)
+
+
+def test_other_files_and_dicomdir_are_ignored(site, pacs):
+    (pacs / "readme.txt").write_text("hello")
+    (pacs / "labels.csv").write_text("level,id,label,split\n")
+    write(pacs / "DICOMDIR", ct())
+    write(pacs / "IM0001", image(noise((20, 20), 5)))
+    report = add_folder(site, pacs)
+    assert (report.used, report.ignored) == (5, 3)
+
+
+def test_one_file_may_be_added(site, pacs):
+    assert add_folder(site, pacs / "P1" / "2.dcm").used == 1
+
+
+def test_refused_content_is_recorded_and_stops_nothing(site, pacs):
+    ds = image(noise((20, 20)))
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    write(pacs / "report.dcm", ds)
+    report = add_folder(site, pacs)
+    assert report.excluded == {str(Reason.UNKNOWN_SOP_CLASS): 1}
+    assert report.used == 4
+    again = add_folder(site, pacs)
+    assert again.excluded == {str(Reason.UNKNOWN_SOP_CLASS): 1}
+    for each in (report, again):
+        assert each.found == each.used + each.known + each.duplicates + sum(each.excluded.values())
+
+
+def test_a_folder_of_which_nothing_can_be_used_is_an_error(site, tmp_path):
+    ds = image(noise((20, 20)), patient="")
+    write(tmp_path / "bad" / "a.dcm", ds)
+    with pytest.raises(OperatorError, match="no patient identifier: 1"):
+        add_folder(site, tmp_path / "bad")
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "cut header", "empty"])
+def test_an_unreadable_file_is_one_line_and_leaves_nothing(site, pacs, kind):
+    whole = encoded(ct())
+    content = {
+        "text": b"hello, this is not DICOM",
+        "truncated": whole[: len(whole) - 5000],
+        "cut header": whole[:700],
+        "empty": b"",
+    }[kind]
+    path = write(pacs / "P9" / "bad.dcm", content)
+    with pytest.raises(OperatorError) as caught:
+        add_folder(site, pacs)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert stored(site) == EMPTY
+    report = add_folder(site, pacs, skip_unreadable=True)
+    assert report.used == 4
+    assert sum(report.excluded.values()) == 1
+
+
+def test_an_empty_or_missing_folder_is_an_error(site, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(OperatorError, match=path.name):
+            add_folder(site, path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (("patient,NOBODY,1,", "patient,P0,1,"), "line 2"),
+        (("patient,P0,1,", "patient,P0,0,"), "line 3"),
+        (("patient,P0,1,train", "patient,P0,1,holdout"), "line 3"),
+        (("person,P0,1,",), "line 2: level"),
+        (("patient,P0,1,test",), "line 2: split"),
+        (("patient,P0,,",), "line 2: id and label"),
+        (("patient,,1,",), "line 2: id and label"),
+        (("patient,P0,1",), "line 2: 3 cells"),
+        ((), "no label"),
+    ],
+)
+def test_bad_labels_are_one_line_and_leave_nothing(site, pacs, tmp_path, lines, complaint):
+    path = labels_file(tmp_path, *lines)
+    with pytest.raises(OperatorError) as caught:
+        add_folder(site, pacs, path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert complaint in message
+    assert "P0" not in message
+    assert "NOBODY" not in message
+    assert stored(site) == EMPTY
+
+
+def test_a_wrong_header_or_encoding_is_an_error(site, pacs, tmp_path):
+    with pytest.raises(OperatorError, match="level,id,label,split"):
+        add_folder(site, pacs, labels_file(tmp_path, "P0,1", header="id,label"))
+    (tmp_path / "labels.csv").write_bytes(b"level,id,label,split\npatient,\xff\xfe,1,\n")
+    with pytest.raises(OperatorError, match="UTF-8"):
+        add_folder(site, pacs, tmp_path / "labels.csv")
+    with pytest.raises(OperatorError, match="cannot be read"):
+        add_folder(site, pacs, tmp_path / "nowhere.csv")
+
+
+def test_studies_and_instances_may_be_labelled(site, pacs, tmp_path):
+    study, instance = generate_uid(), generate_uid()
+    write(pacs / "a.dcm", image(noise((20, 20), 5), patient="P5", study=study))
+    write(pacs / "b.dcm", image(noise((20, 20), 6), patient="P6", instance=instance))
+    lines = (f"study,{study},sick,", f"instance,{instance},well,")
+    add_folder(site, pacs, labels_file(tmp_path, *lines))
+    assert {label.level for label in site.catalogue.labels()} == {"study", "instance"}
+    conflicting = labels_file(tmp_path, "patient,P5,well,")
+    with pytest.raises(OperatorError, match="one label"):
+        add_folder(site, pacs, conflicting)
+    corrected = labels_file(tmp_path, f"study,{study},well,")
+    add_folder(site, pacs, corrected)
+    assert {label.value for label in site.catalogue.labels()} == {"well"}
+
+
+def test_labels_of_quarantined_images_are_counted(site, pacs, tmp_path):
+    ds = image(noise((20, 20), 7), patient="P7")
+    ds.HighBit = 3
+    write(pacs / "odd.dcm", ds)
+    report = add_folder(site, pacs, labels_file(tmp_path, "patient,P7,1,", "patient,P0,1,"))
+    assert report.labels_without_images == 1
+    assert report.patients_without_label == 2
+
+
+def test_a_report_holds_counts_only(site, pacs, tmp_path):
+    text = "\n".join(add_folder(site, pacs, labels_file(tmp_path, "patient,P0,1,")).lines())
+    assert "P0" not in text
+    assert TOKEN not in text
+    assert "used: 4" in text
+
+
+def test_two_intakes_at_once_are_refused(site, pacs):
+    with open_site(site.path) as other:
+
+        def progress(done, total):
+            with pytest.raises(OperatorError, match="another intake"):
+                add_folder(other, pacs)
+
+        assert add_folder(site, pacs, progress=progress).used == 4
+
+
+TABLE = "id,age,label,size\nP0,40,1,2.5\nP1,50.5,0,-1e3\n"
+
+
+def test_a_table_is_added(site, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(TABLE)
+    pseudonyms = deidentifier_of(site).pseudonyms
+    assert add_table(site, path, pseudonyms.patient) == 2
+    columns, values = site.catalogue.features(pseudonyms.patient("P1"))
+    assert columns == ("age", "size")
+    np.testing.assert_array_equal(values, [50.5, -1000])
+    assert site.catalogue.table_patients() == {pseudonyms.patient(p) for p in ("P0", "P1")}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("id,age\nP0,4\n", "column named label"),
+        ("id,label\nP0,4\n", "no feature column"),
+        ("id,age,age,label\nP0,1,2,1\n", "name of its own"),
+        ("id,age,label\nP0,old,1\n", "line 2: column 'age'"),
+        ("id,age,label\nP0,nan,1\n", "line 2: column 'age'"),
+        ("id,age,label\nP0,inf,1\n", "line 2: column 'age'"),
+        ("id,age,label\nP0,1\n", "line 2: 2 cells"),
+        ("id,age,label\nP0,1,\n", "line 2: identifier and label"),
+        ("id,age,label\nP0,1,1\nP0,2,1\n", "line 3"),
+        ("id,age,label,split\nP0,1,1,both\n", "line 2: split"),
+        ("id,age,label\n", "no patient"),
+        ("", "column named label"),
+    ],
+)
+def test_a_bad_table_is_one_line_and_leaves_nothing(site, tmp_path, text, complaint):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(OperatorError) as caught:
+        add_table(site, path, deidentifier_of(site).pseudonyms.patient)
+    assert complaint in str(caught.value)
+    assert "P0" not in str(caught.value)
+    assert stored(site) == EMPTY

@@ -1,0 +1,175 @@
+"""Preprocessing: by modality, into [0, 1], exact where nothing has to change."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from fedward_client.deidentify.profile import Profile
+from fedward_client.preprocess.pipeline import preprocess, preprocess_array, preprocess_file
+from fedward_client.preprocess.spec import PreprocessSpec, spec_digest
+from fedward_common.errors import OperatorError
+from tests.dicom_cases import clean, ct, encoded, file_bytes, image, lenient, noise
+
+
+def spec(**fields):
+    return PreprocessSpec(**{"size": 28, **fields})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3), (50, 40), (20, 31, 3)])
+def test_arrays_and_plain_dicom_give_the_same_images(shape, channels):
+    pixels = noise(shape, seed=3)
+    wanted = spec(channels=channels)
+    outcome, _ = clean(encoded(image(pixels)))
+    through_dicom = preprocess_file(outcome.data, wanted)
+    direct = preprocess_array(pixels[None], wanted)
+    assert direct.shape == (1, channels, 28, 28)
+    assert direct.dtype == through_dicom.dtype == np.float32
+    np.testing.assert_array_equal(through_dicom, direct)
+    if shape == (28, 28):
+        np.testing.assert_array_equal(direct[0, 0], pixels.astype(np.float32) / np.float32(255))
+
+
+def test_monochrome1_and_bit_depth_do_not_matter():
+    grey = noise((28, 28)).astype(np.int64)
+    expected = preprocess_array(grey[None].astype(np.uint8), spec())
+    ds = image(((255 - grey) * 257).astype(np.uint16))
+    ds.PhotometricInterpretation = "MONOCHROME1"
+    np.testing.assert_allclose(preprocess(ds, spec()), expected, atol=1e-6)
+
+
+def test_the_window_of_a_radiograph_is_applied():
+    ds = image(np.full((28, 28), 1000, np.uint16))
+    ds.WindowCenter, ds.WindowWidth = [1000, 40], [201, 400]
+    np.testing.assert_allclose(preprocess(ds, spec()), 0.5, atol=0.01)
+
+
+def test_ct_is_rescaled_to_hounsfield_units_and_windowed():
+    ds = ct()
+    values = ds.pixel_array * ds.RescaleSlope + ds.RescaleIntercept
+    images = preprocess(ds, spec(size=128, ct_center=0.0, ct_width=1000.0))
+    np.testing.assert_allclose(images[0, 0], np.clip((values + 500) / 1000, 0, 1), atol=1e-6)
+
+
+def test_mr_does_not_depend_on_the_scale_of_its_values():
+    ds = pydicom.dcmread(BytesIO(file_bytes("MR_small.dcm")))
+    one = preprocess(ds, spec(size=64))
+    ds.PixelData = (ds.pixel_array * 2).tobytes()
+    np.testing.assert_allclose(preprocess(ds, spec(size=64)), one, atol=1e-5)
+    assert one.min() == 0
+    assert one.max() == 1
+
+
+def pet(correction="START"):
+    ds = image(np.full((28, 28), 5000, np.uint16), modality="PT")
+    ds.Units, ds.DecayCorrection, ds.SeriesTime, ds.PatientWeight = "BQML", correction, "110000", 70
+    item = Dataset()
+    item.RadionuclideTotalDose, item.RadionuclideHalfLife = "3.5e8", "6586.2"
+    item.RadiopharmaceuticalStartTime = "100000"
+    ds.RadiopharmaceuticalInformationSequence = Sequence([item])
+    return ds
+
+
+@pytest.mark.parametrize(("correction", "dose"), [("ADMIN", 3.5e8), ("START", 3.5e8 / 1.46066)])
+def test_pet_becomes_standardised_uptake(correction, dose):
+    expected = 5000 * 70_000 / dose / 10
+    np.testing.assert_allclose(preprocess(pet(correction), spec()), expected, rtol=1e-4)
+
+
+def test_pet_without_dose_or_weight_still_gives_an_image():
+    ds = pet()
+    del ds.PatientWeight
+    assert np.isfinite(preprocess(ds, spec())).all()
+
+
+def test_pet_through_the_de_identifier_needs_the_option_for_weight():
+    keep = Profile.model_validate({"retain": {"patient_characteristics": True}})
+    outcome, _ = clean(encoded(pet()), keep)
+    exact = 5000 * 70_000 / (3.5e8 / 1.46066) / 10
+    np.testing.assert_allclose(preprocess_file(outcome.data, spec()), exact, rtol=1e-4)
+
+
+def test_nuclear_medicine_counts_are_scaled_to_their_maximum():
+    ds = image(noise((28, 28), dtype=np.uint16), modality="NM")
+    assert preprocess(ds, spec()).max() == 1
+
+
+def test_ultrasound_is_cropped_to_its_largest_region():
+    pixels = noise((60, 60))
+    ds = image(pixels, modality="US")
+    regions = []
+    for x0, y0, x1, y1 in ((0, 0, 9, 9), (20, 10, 47, 37)):
+        item = Dataset()
+        item.RegionLocationMinX0, item.RegionLocationMinY0 = x0, y0
+        item.RegionLocationMaxX1, item.RegionLocationMaxY1 = x1, y1
+        regions.append(item)
+    ds.SequenceOfUltrasoundRegions = Sequence(regions)
+    expected = preprocess_array(pixels[None, 10:38, 20:48], spec())
+    np.testing.assert_array_equal(preprocess(ds, spec()), expected)
+
+
+def test_frames_are_chosen_evenly():
+    frames = np.arange(40, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
+    ds = image(frames[0])
+    ds.NumberOfFrames = 40
+    ds.PixelData = frames.tobytes()
+    images = preprocess(ds, spec(max_frames=4))
+    assert (images[:, 0, 0, 0] * 255).round().astype(int).tolist() == [0, 13, 26, 39]
+    assert preprocess(ds, spec(max_frames=100)).shape[0] == 40
+
+
+@pytest.mark.parametrize("options", [{"clahe": True}, {"denoise": True}])
+def test_enhancement_stays_in_range_and_changes_something(options):
+    pixels = noise((64, 64), seed=1)
+    rough = np.random.default_rng(0).integers(0, 40, (64, 64)).astype(np.uint8)
+    plain = preprocess_array((pixels + rough)[None], spec(size=64))
+    enhanced = preprocess_array((pixels + rough)[None], spec(size=64, **options))
+    assert enhanced.min() >= 0
+    assert enhanced.max() <= 1
+    assert not np.array_equal(enhanced, plain)
+
+
+def test_denoising_removes_noise():
+    flat = np.full((64, 64), 128.0)
+    noisy = (flat + np.random.default_rng(0).normal(0, 10, flat.shape)).astype(np.uint8)
+    denoised = preprocess_array(noisy[None], spec(size=64, denoise=True))
+    assert denoised.std() < 0.5 * (noisy / 255).std()
+
+
+def test_downsampling_does_not_alias():
+    stripes = np.tile(np.array([0, 255], np.uint8), (128, 64))
+    small = preprocess_array(stripes[None], spec(size=16))
+    assert small[0, 0, 4:-4, 4:-4].std() < 0.05
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 28, 28), np.float32),
+        np.zeros((28, 28), np.uint8),
+        np.zeros((2, 28, 28, 4), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(array):
+    with pytest.raises(OperatorError, match="image array"):
+        preprocess_array(array, spec())
+
+
+def test_a_specification_has_one_digest():
+    assert spec_digest(spec()) == spec_digest(spec())
+    assert spec_digest(spec()) != spec_digest(spec(ct_center=41.0))
+
+
+def test_every_cleaned_file_of_pydicom_can_be_preprocessed():
+    for name in ("MR_small_RLE.dcm", "JPEG2000.dcm", "SC_rgb_rle_2frame.dcm", "image_dfl.dcm"):
+        outcome, _ = clean(file_bytes(name), lenient())
+        images = preprocess_file(outcome.data, spec(channels=3))
+        assert images.shape[1:] == (3, 28, 28)
+        assert images.min() >= 0
+        assert images.max() <= 1
