@@ -29,9 +29,7 @@ def lenient(**pixels):
         "ultrasound_without_regions": "mask",
         "head_ct_mr": "keep",
     }
-    return Profile.model_validate(
-        {"missing_patient_id": "study", "pixels": {**chosen, **pixels}}
-    )
+    return Profile.model_validate({"missing_patient_id": "study", "pixels": {**chosen, **pixels}})
 
 
 def file_bytes(name):

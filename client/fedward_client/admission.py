@@ -46,7 +46,9 @@ def receive_proposal(site: Site, order: Propose) -> ProposeReply:
     if record is None:
         waiting = [s for s in site.studies.all() if s.state is StudyState.PROPOSED]
         if len(waiting) >= MAX_WAITING:
-            raise PolicyRefusalError(f"{MAX_WAITING} proposals already wait for this site's operator")
+            raise PolicyRefusalError(
+                f"{MAX_WAITING} proposals already wait for this site's operator"
+            )
         site.studies.propose(plan.digest, order.plan, order.signature)
         return ProposeReply(b"")
     if record.state is StudyState.REJECTED:

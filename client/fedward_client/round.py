@@ -7,6 +7,7 @@ The masked addend leaves at the plan's fixed delay, so that its timing tells not
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ class SiteService:
         reply = self._serve(order, running, data).encode()
         self._site.audit.sent(order.TAG, order.e, reply, self._site.ledger.head())
         if isinstance(order, MaskOrder):
-            self._leave_at(arrived + running.study.plan.schedule.reply_delay_seconds)
+            self._leave_on_time(order, arrived, running.study.plan.schedule.reply_delay_seconds)
         return reply
 
     def _serve(self, order: StepOrder, running: Running, data: bytes) -> StepReply:
@@ -113,11 +114,24 @@ class SiteService:
             self._running[digest] = open_running(self._site, digest)
         return self._running[digest]
 
-    def _leave_at(self, moment: float) -> None:
-        """Wait until the fixed moment; a site that overruns it sits the attempt out (B2)."""
-        left = moment - self._clock()
-        if left > 0:
-            self._sleep(left)
+    def _leave_on_time(self, order: MaskOrder, arrived: float, delay: float) -> None:
+        """Wait for the plan's fixed delay; a site that overruns it sits the attempt out (B2).
+
+        Even the refusal leaves at a multiple of the delay, so that timing tells next to nothing.
+        """
+        if delay == 0:  # simulations only
+            return
+        taken = self._clock() - arrived
+        self._sleep(math.ceil(taken / delay) * delay - taken)
+        if taken > delay:
+            self._site.rounds.abandon(order.study, order.e)
+            log.error(
+                "attempt %d took %.1f s, above the plan's reply_delay_seconds %.1f: sat out",
+                order.e,
+                taken,
+                delay,
+            )
+            raise PolicyRefusalError(f"attempt {order.e}: this site sits out")
 
 
 def _public_reason(error: FedwardError) -> str:

@@ -1,4 +1,4 @@
-"""The round in flight: the counter e, sealed state, and the exact bytes of every reply (A2, A3, A6).
+"""The round in flight: the counter e, sealed state, the exact bytes of every reply (A2, A3, A6).
 
 State is sealed under a key of its own e, in a file outside the database (and outside backups): a
 restored database cannot open old seeds. A repeated identical request gets the stored bytes; a
@@ -8,6 +8,7 @@ different request for the same step finds them and is refused.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -32,6 +33,17 @@ SCHEMA = (
         request BLOB NOT NULL, reply BLOB NOT NULL, PRIMARY KEY (study, e, step)
     ) STRICT""",
 )
+
+
+@dataclass(frozen=True)
+class Following:
+    """Step 1 of the next e, made while this one ended: its state, and the order it answers."""
+
+    e: int
+    state: SecretBytes
+    step: str
+    request: bytes
+    reply: bytes
 
 
 class RoundStore:
@@ -88,9 +100,8 @@ class RoundStore:
         Raises:
             PeerError: ``e`` is not above the last one (A2).
         """
-        self._new_key(study, e)
         with transaction(self._connection) as db:
-            self._raise_counter(db, study, e, self._seal(study, e, state))
+            self._raise_counter(db, study, e, state)
             _put_reply(db, study, e, step, request, reply)
         self._destroy_keys(study, keep=e)
 
@@ -112,27 +123,37 @@ class RoundStore:
         step: str,
         request: bytes,
         reply: bytes,
-        following: tuple[int, SecretBytes] | None = None,
+        following: Following | None = None,
     ) -> None:
         """Destroy the state of e, keeping the last reply's bytes; begin ``following`` if given."""
-        if following is not None:
-            self._new_key(study, following[0])
         with transaction(self._connection) as db:
             db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
             if following is not None:
-                next_e, state = following
-                self._raise_counter(db, study, next_e, self._seal(study, next_e, state))
+                self._raise_counter(db, study, following.e, following.state)
+                _put_reply(
+                    db, study, following.e, following.step, following.request, following.reply
+                )
             _put_reply(db, study, e, step, request, reply)
-        self._destroy_keys(study, keep=None if following is None else following[0])
+        self._destroy_keys(study, keep=None if following is None else following.e)
+
+    def abandon(self, study: bytes, e: int) -> None:
+        """Destroy the state and the replies of e: this site takes no further part in it (A3.4)."""
+        with transaction(self._connection) as db:
+            db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
+            db.execute("DELETE FROM round_replies WHERE study = ? AND e = ?", (study, e))
+        self._destroy_keys(study, keep=None)
 
     def _raise_counter(
-        self, db: sqlite3.Connection, study: bytes, e: int, sealed: bytes
+        self, db: sqlite3.Connection, study: bytes, e: int, state: SecretBytes
     ) -> None:
-        row = db.execute("SELECT e FROM round_attempts WHERE study = ?", (study,)).fetchone()
-        last = 0 if row is None else int(row[0])
+        """Check that ``e`` is new before its key is made: a refusal changes nothing (A6)."""
+        found = db.execute("SELECT e FROM round_attempts WHERE study = ?", (study,)).fetchone()
+        last = 0 if found is None else int(found[0])
         if e <= last:
             raise PeerError(f"attempt {e} is over: this site has seen attempt {last}")
-        db.execute("INSERT OR REPLACE INTO round_attempts VALUES (?, ?, ?)", (study, e, sealed))
+        self._new_key(study, e)
+        row = (study, e, self._seal(study, e, state))
+        db.execute("INSERT OR REPLACE INTO round_attempts VALUES (?, ?, ?)", row)
         # The last attempt's replies stay until the next: its final request may be repeated.
         db.execute("DELETE FROM round_replies WHERE study = ? AND e < ?", (study, last))
 

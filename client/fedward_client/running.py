@@ -18,9 +18,8 @@ from fedward_common.identity import Approval
 from fedward_common.plan.document import Plan, plan_from_canonical
 from fedward_common.progress import Progress, decode_progress
 from fedward_common.queries.task import Split, Task
-from fedward_common.secagg.parameters import Group, Member
+from fedward_common.secagg.parameters import Group, Member, SiteKeys
 from fedward_common.secagg.ring import RingParameters
-from fedward_common.secagg.site import SiteKeys
 from fedward_common.study import Study
 
 MAX_APPROVALS_BYTES = 1 << 17
@@ -80,9 +79,7 @@ class Running:
 
     def debit(self, e: int, task: Task) -> None:
         """Debit attempt ``e``: policy, dry-run and append in one durable transaction (B6)."""
-        entry = Debit.of(
-            self.study.mechanism(task), study=self.digest, e=e, account=task.split
-        )
+        entry = Debit.of(self.study.mechanism(task), study=self.digest, e=e, account=task.split)
         self._site.ledger.debit(entry, self._site.policy.caps)
 
     def cohort(self, split: Split) -> Cohort:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from fedward_client import site_folder
 from fedward_client.audit_log import AuditLog
@@ -73,7 +74,7 @@ class Site:
         """Close the site's database."""
         self.folder.close()
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

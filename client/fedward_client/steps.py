@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fedward_client.addend import addend
+from fedward_client.round_state import Following
 from fedward_client.running import Running
 from fedward_client.site import Site
 from fedward_common.errors import PeerError, PolicyRefusalError
 from fedward_common.messages import AgreeOrder, MaskOrder, ShareOrder, StepReply, UnmaskOrder
-from fedward_common.secagg.site_store import decode_state, encode_state
 from fedward_common.secagg.messages import AgreeRequest, MaskRequest, ShareMessage, UnmaskRequest
 from fedward_common.secagg.site import Agreed, Masked, Sharing, SiteState, start
+from fedward_common.secagg.site_store import decode_state, encode_state
 
 
 def share(site: Site, running: Running, order: ShareOrder, data: bytes) -> StepReply:
@@ -63,11 +64,20 @@ def unmask(site: Site, running: Running, order: UnmaskOrder, data: bytes) -> Ste
         raise PeerError(f"attempt {order.e} is not at its unmasking step")
     _, message = agreed.unmask(UnmaskRequest.decode(order.request))
     running.confirm(order.e)
-    following, share_bytes = None, b""
-    if order.next_e:
-        state, next_share = _begin(site, running, order.next_e)
-        following, share_bytes = (order.next_e, encode_state(state)), next_share.encode()
-    reply = StepReply(message.encode(), share_bytes)
+    if not order.next_e:
+        reply = StepReply(message.encode(), b"")
+        site.rounds.finish(order.study, order.e, order.TAG, data, reply.encode())
+        return reply
+    state, share_message = _begin(site, running, order.next_e)
+    asked = ShareOrder(order.study, order.next_e)  # may be asked for again on its own
+    following = Following(
+        order.next_e,
+        encode_state(state),
+        asked.TAG,
+        asked.encode(),
+        StepReply(share_message.encode(), b"").encode(),
+    )
+    reply = StepReply(message.encode(), share_message.encode())
     site.rounds.finish(order.study, order.e, order.TAG, data, reply.encode(), following)
     return reply
 

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from fedward_common.errors import StorageError
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write ``content`` to ``path``: temporary file, fsync, rename, fsync of the folder.
+    """Write ``content`` to ``path``: beside it first, then renamed over it, both fsynced.
+
+    One process writes a path at a time; what a killed one left beside it is overwritten.
 
     Raises:
-        StorageError: the disk is full or the folder not writable; ``path`` is untouched.
+        StorageError: the disk is full or the folder not writable; ``path`` is as before.
     """
-    temporary: str | None = None
+    beside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), mode)
+        beside.unlink(missing_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        beside.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        _discard(beside)
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}); free disk space or mend the rights"
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk.
+
+    Raises:
+        OSError: the folder cannot be opened or synced.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # the folder itself is in the way: nothing was written

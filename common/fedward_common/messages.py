@@ -25,6 +25,9 @@ MAX_SUMS = 16
 MAX_TEXT = 500
 """Longest text field."""
 
+MAX_NUMBER = 2**31 - 1
+"""Largest number: what a database column holds, and far more attempts than any plan allows."""
+
 M = TypeVar("M", bound="Message")
 
 
@@ -215,7 +218,7 @@ def _check(tag: str, name: str, hint: Any, value: Value) -> None:
         raise PeerError(f"{tag}: field {name} has a wrong type")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise PeerError(f"{tag}: field {name} is longer than {MAX_TEXT} characters")
-    if name in ("e", "position", "next_e") and isinstance(value, int) and value < 0:
-        raise PeerError(f"{tag}: field {name} is negative")
+    if isinstance(value, int) and not 0 <= value <= MAX_NUMBER:
+        raise PeerError(f"{tag}: field {name} is not within 0 and {MAX_NUMBER}")
     if name == "sums" and isinstance(value, tuple) and len(value) > MAX_SUMS:
         raise PeerError(f"{tag}: more than {MAX_SUMS} sums")

@@ -156,10 +156,11 @@ class Study:
         pinned = self.plan.model.initial_sha256
         if pinned is None or pinned == self.initial_sha256:
             return []
-        return [
+        problem = (
             f"model.initial_sha256: this package starts the model at {self.initial_sha256}; every "
             "site and the server need the package that the plan was made with"
-        ]
+        )
+        return [problem]
 
     def _mechanism_problems(self) -> list[str]:
         problems = []

@@ -7,7 +7,7 @@ continues at the next round and no e is ever used twice (A2, G6).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from fedward_common.errors import IntegrityError, OperatorError, PeerError
 from fedward_common.files import write_atomic
 from fedward_common.progress import Progress, decode_progress
+
+ATTEMPTS = "attempts.json"
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,28 @@ class Checkpoints:
         self._study = study_digest
         self._claim()
 
+    def attempts(self, checkpoint: Checkpoint) -> Iterator[int]:
+        """The e to try for the sum after ``checkpoint``: one that a crash cut short, then new ones.
+
+        Sites answer an identical request with their stored bytes and refuse any other (A3), so
+        an interrupted attempt is driven again at no further cost.
+        """
+        done = int(checkpoint.history[-1]["e"]) if checkpoint.history else 0
+        last = self._last_e()
+        if last > done:
+            yield last
+        while True:
+            yield self.next_e()
+
     def next_e(self) -> int:
         """Raise the persisted counter and return it; it never falls, whatever crashes."""
-        path = self._folder / "attempts.json"
-        e = (json.loads(path.read_text())["e"] if path.exists() else 0) + 1
-        write_atomic(path, json.dumps({"e": e}).encode())
-        return int(e)
+        e = self._last_e() + 1
+        write_atomic(self._folder / ATTEMPTS, json.dumps({"e": e}).encode())
+        return e
+
+    def _last_e(self) -> int:
+        path = self._folder / ATTEMPTS
+        return int(json.loads(path.read_text())["e"]) if path.exists() else 0
 
     def save_sum(self, position: int, total: NDArray[np.uint32]) -> None:
         """Keep a published sum for sites that were away."""

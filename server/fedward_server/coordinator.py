@@ -60,7 +60,7 @@ class Coordinator:
         sites: Sites,
         folder: Path,
         *,
-        on_round: Callable[[RoundEvent], None] = lambda event: None,
+        on_round: Callable[[RoundEvent], None] = lambda _: None,
     ) -> None:
         self._signed = signed
         self._plan: Plan = signed.open()
@@ -95,8 +95,7 @@ class Coordinator:
         started = time.monotonic()
         position = checkpoint.progress.position
         task, _ = self._study.at(position)
-        while True:
-            e = store.next_e()
+        for e in store.attempts(checkpoint):
             self._check_attempts(e)
             try:
                 self._sites.present()

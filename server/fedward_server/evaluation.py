@@ -6,6 +6,7 @@ drawn again around the published histogram and each figure's spread is reported.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,7 +75,9 @@ def rates(layout: Layout, total: Vector) -> Rates:
     cases = max(float(histograms[0].sum()), 1.0)
     aucs = [_auc(absent, present) for absent, present in histograms]
     per_class = [_one_against_rest(confusion, k) for k in _scored_classes(layout)]
-    sensitivity, specificity, precision, f1 = (float(np.mean(x)) for x in zip(*per_class, strict=True))
+    sensitivity, specificity, precision, f1 = (
+        float(np.mean(x)) for x in zip(*per_class, strict=True)
+    )
     bins = calibration(layout, total)
     error = sum(abs(b.predicted - b.observed) * b.share for b in bins)
     return Rates(
@@ -96,7 +99,7 @@ def calibration(layout: Layout, total: Vector) -> tuple[CalibrationBin, ...]:
     centres = (np.arange(layout.bins) + 0.5) / layout.bins
     everything = max(float(absent.sum() + present.sum()), 1.0)
     bins = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = np.maximum(absent[low:high] + present[low:high], 0.0)
         if inside.sum() < 1.0:
             continue

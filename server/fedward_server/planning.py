@@ -42,10 +42,10 @@ def draft_plan(document: Mapping[str, Any], target: Target, source: str) -> Plan
         PlanError: every defect found, each with its field, value and remedy.
     """
     if not 0.0 < target.epsilon <= LARGEST_EPSILON:
-        raise PlanError(
-            source,
-            [f"epsilon = {target.epsilon}: must be above 0 and at most {LARGEST_EPSILON:g}; change it"],
+        problem = (
+            f"epsilon = {target.epsilon}: must be above 0, at most {LARGEST_EPSILON:g}; change it"
         )
+        raise PlanError(source, [problem])
     queries = [dict(query) for query in document.get("queries", ())]
     whole: Document = {**document, "queries": queries}
     open_queries = [i for i, query in enumerate(queries) if "noise_multiplier" not in query]
@@ -91,7 +91,6 @@ def _calibrate(
     epsilon: float,
 ) -> None:
     """Give all open queries of one account the same noise multiplier: the one that fits."""
-
     rounds = sum(task.rounds for task in tasks)
     extra = extra_attempts(rounds, sketch.schedule.maximum_attempts)
 

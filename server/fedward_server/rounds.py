@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S", CollectingShares, CollectingAddends, CollectingAgreements, CollectingReveals)
 
+
 class Published(Protocol):
     """Sums that sites may have missed."""
 
@@ -63,7 +64,6 @@ class RoundRunner:
             RoundAbortedError: too few sites answered some step; the next e is to be tried.
         """
         task, round_number = self.study.at(progress.position)
-        last = progress.position + 1 == self.study.total_rounds
         shares = self._collect_shares(e)
         addends, mask_requests = shares.close(
             task.name, round_number, progress.public_digest(task), task.dimension
@@ -71,7 +71,9 @@ class RoundRunner:
         addends = self._collect(
             addends,
             {
-                self._name(i): self._mask_order(e, progress.position, self._name(i), request.encode())
+                self._name(i): self._mask_order(
+                    e, progress.position, self._name(i), request.encode()
+                )
                 for i, request in mask_requests.items()
             },
             lambda data: MaskedAddend.decode(data, task.dimension),
@@ -86,7 +88,7 @@ class RoundRunner:
             Agreement.decode,
         )
         reveals, unmask_requests = agreements.close()
-        following = 0 if last else e + 1
+        following = self._following(e, progress.position)
         reveals = self._collect(
             reveals,
             {
@@ -128,8 +130,15 @@ class RoundRunner:
         orders = {name: ShareOrder(self.digest, e) for name in absent}
         return self._collect(state, orders, ShareMessage.decode)
 
+    def _following(self, e: int, position: int) -> int:
+        """The e whose step 1 rides on this step 4; 0 after the last sum or the last attempt."""
+        plan = self.study.plan
+        over = position + 1 == self.study.total_rounds or e == plan.schedule.maximum_attempts
+        return 0 if over else e + 1
+
     def _mask_order(self, e: int, position: int, name: str, request: bytes) -> MaskOrder:
-        start = self.standing.get(name, max(position - MAX_SUMS, 0))
+        # The last sum is always sent, so that after a crash of either side a request is the same.
+        start = max(min(self.standing.get(name, position - MAX_SUMS), position - 1), 0)
         return MaskOrder(self.digest, e, start, self.published.sums(start, position), request)
 
     def _collect(

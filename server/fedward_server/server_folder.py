@@ -42,7 +42,7 @@ class ServerFolder:
         path = self.path / "sites" / f"{site.name}.pub"
         if path.exists() and path.read_text() != site.to_text():
             raise OperatorError(
-                f"{source}: another site called {site.name} is enrolled; remove {path} to replace it"
+                f"{source}: another site of this name is enrolled; remove {path} to replace it"
             )
         write_atomic(path, site.to_text().encode())
         return site

@@ -167,7 +167,10 @@ def _averaged(states: Sequence[Progress]) -> list[Progress]:
     scale = np.mean([s.scale for s in states], axis=0)
     return [
         replace(
-            s, state=replace(s.state, parameters=parameters, average=average), mean=mean, scale=scale
+            s,
+            state=replace(s.state, parameters=parameters, average=average),
+            mean=mean,
+            scale=scale,
         )
         for s in states
     ]

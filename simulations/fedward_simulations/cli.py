@@ -139,9 +139,7 @@ def _run(
         scenario = scenario.model_copy(update={"seed": seed})
     observer = _observer(quiet=quiet or as_json)
     command = " ".join([NAME, *sys.argv[1:]])
-    report, page = simulate(
-        scenario, text, out, images=images, command=command, observer=observer
-    )
+    report, page = simulate(scenario, text, out, images=images, command=command, observer=observer)
     if as_json:
         typer.echo(json.dumps(simulation_summary(report), indent=2))
         return
@@ -161,7 +159,9 @@ def _show(scenario: Scenario, report: SimulationReport) -> None:
     for column in ("AUC", "accuracy", "epsilon"):
         table.add_column(column, justify="right")
     exact = report.exact
-    rows = [("fedward", exact.auc.value, exact.accuracy.value, privacy.epsilon)]
+    rows: list[tuple[str, float, float, float | None]] = [
+        ("fedward", exact.auc.value, exact.accuracy.value, privacy.epsilon)
+    ]
     rows += [(b.name, b.auc, b.accuracy, b.epsilon) for b in report.baselines]
     for method, area, accuracy, epsilon in rows:
         spent = "no privacy" if epsilon is None else f"{epsilon:.2f}"

@@ -37,8 +37,8 @@ def accuracy(scores: Scores, labels: Labels) -> float:
 def decisions(scores: Scores) -> Labels:
     """Decided classes (N,) of scores (N, classes)."""
     if scores.shape[1] == 2:
-        return (scores[:, 1] >= 0.5).astype(np.int64)
-    return scores.argmax(axis=1).astype(np.int64)
+        return np.asarray(scores[:, 1] >= 0.5, dtype=np.int64)
+    return np.asarray(scores.argmax(axis=1), dtype=np.int64)
 
 
 def exact_metrics(scores: Scores, labels: Labels, classes: tuple[str, ...]) -> Metrics:

@@ -79,9 +79,7 @@ def federate(
     """Run the signed plan to its end through ServerApp, ClientApp and the in-memory grid."""
     services = {index + 1: SiteService(site) for index, site in enumerate(sites)}
     client = agent.make_app(lambda context: services[context.node_id])
-    grid = InMemoryGrid(
-        {node: bind(client, _context(node)) for node in services}, workers=WORKERS
-    )
+    grid = InMemoryGrid({node: bind(client, _context(node)) for node in services}, workers=WORKERS)
     finished: list[Outcome] = []
 
     def run(grid: Grid, _: Context) -> None:

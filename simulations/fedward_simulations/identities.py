@@ -18,7 +18,7 @@ TOKEN_PATTERN = rf"{TOKEN_PREFIX}[A-Z2-7]{{6}}"
 
 _FAMILIES = (
     "Abernathy", "Adeyemi", "Bergström", "Castellanos", "Delacroix", "Eriksen", "Fontaine",
-    "Grünwald", "Haddad", "Ivanova", "Jørgensen", "Kowalczyk", "Lindqvist", "Mbeki", "Núñez",
+    "Grünwald", "Haddad", "Ivanova", "Jiménez", "Kowalczyk", "Lindqvist", "Mbeki", "Núñez",
     "Okonkwo", "Petrescu", "Quispe", "Rasmussen", "Szabó", "Takahashi", "Ulrich", "Vasquez",
     "Whitfield", "Xu", "Yilmaz", "Zimmermann",
 )  # fmt: skip

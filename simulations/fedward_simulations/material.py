@@ -21,10 +21,8 @@ from fedward_simulations.hospitals import Hospital, make_hospitals
 from fedward_simulations.phantom import phantom_arrays
 from fedward_simulations.randomness import Randomness
 from fedward_simulations.scenario import Scenario
-from fedward_simulations.sites import add_hospital, add_rows, open_sites
+from fedward_simulations.sites import Stage, add_hospital, add_rows, open_sites
 from fedward_simulations.tables import breast_cancer, share_table
-
-Stage = Callable[[str, int, int], None]
 
 HOLDOUT_OF_TABLE = 0.1
 """Share of a table's patients whom each site's keyed hash holds out (B6)."""
@@ -93,12 +91,7 @@ def _image_material(
     total = sum(hospital.images for hospital in hospitals)
     reports, before = {}, 0
     for site, hospital in zip(sites, hospitals, strict=True):
-        reports[site.name] = add_hospital(
-            site,
-            hospital.dicom,
-            hospital.labels,
-            lambda done, _, before=before: stage("de-identifying", before + done, total),
-        )
+        reports[site.name] = add_hospital(site, hospital, stage, before, total)
         before += hospital.images
 
     def test_inputs(study: Study) -> NDArray[np.float32]:
@@ -109,7 +102,7 @@ def _image_material(
         sites=sites,
         test_inputs=test_inputs,
         test_labels=arrays.test_labels,
-        test_name=f"{len(arrays.test_labels)} test images that no hospital holds",
+        test_name=f"{len(arrays.test_labels)} test images",
         hospitals=hospitals,
         reports=reports,
     )
@@ -137,7 +130,7 @@ def _table_material(scenario: Scenario, out: Path, randomness: Randomness) -> Ma
         sites=sites,
         test_inputs=test_inputs,
         test_labels=test.labels,
-        test_name=f"{len(test.labels)} test patients whom no site holds",
+        test_name=f"{len(test.labels)} test patients",
         pooled=(train.features, train.labels, test.features),
     )
 

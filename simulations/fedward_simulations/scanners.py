@@ -7,6 +7,7 @@ image. Manufacturers are invented.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -156,7 +157,9 @@ def render(image: NDArray[np.uint8], scanner: Scanner, text: tuple[str, ...]) ->
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(TEXT_SIZE)
     white = 255 if image.ndim == 2 else (255, 255, 255)
-    draw.multiline_text((2, 0), "\n".join(text), fill=white, font=font, spacing=1)
+    # Like many consoles, the font has no accents.
+    plain = unicodedata.normalize("NFKD", "\n".join(text)).encode("ascii", "ignore").decode()
+    draw.multiline_text((2, 0), plain, fill=white, font=font, spacing=1)
     return np.asarray(canvas)
 
 

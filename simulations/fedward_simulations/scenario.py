@@ -103,7 +103,7 @@ def parse_scenario(document: dict[str, Any], source: str) -> Scenario:
 def find_scenario(name: str) -> Path:
     """The path of a scenario given as a file or as the name of a packaged one."""
     path = Path(name)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         return path
     packaged = Path(str(PACKAGED / f"{name}.toml"))
     if packaged.is_file():
@@ -115,4 +115,6 @@ def find_scenario(name: str) -> Path:
 
 def packaged_scenarios() -> list[str]:
     """Names of the scenarios that ship with the package."""
-    return sorted(Path(str(item)).stem for item in PACKAGED.iterdir() if item.name.endswith(".toml"))
+    return sorted(
+        Path(str(item)).stem for item in PACKAGED.iterdir() if item.name.endswith(".toml")
+    )

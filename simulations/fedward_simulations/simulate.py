@@ -118,7 +118,12 @@ class _Watch:
     """Follows the rounds: the exact test AUC now and then, and the live display."""
 
     def __init__(
-        self, scenario: Scenario, study: Study, material: Material, path: Path, observer: RunObserver
+        self,
+        scenario: Scenario,
+        study: Study,
+        material: Material,
+        path: Path,
+        observer: RunObserver,
     ) -> None:
         self._every = scenario.evaluate_every
         self._study = study
@@ -169,4 +174,3 @@ def _claim(out: Path, scenario: Scenario, images: Path | None) -> None:
     if out.exists() and any(out.iterdir()):
         raise OperatorError(f"{out}: is not empty; choose another --out")
     write_atomic(path, json.dumps({"scenario": mark}).encode())
-

@@ -1,4 +1,4 @@
-"""From hospitals' folders to open sites: keys, a permissive policy, intake through the real door."""
+"""From hospitals' folders to open sites: keys, a permissive policy, intake by the real door."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fedward_client.intake.reconcile import Reconciliation
 from fedward_client.intake.table import add_table
 from fedward_client.site import Site, create_site, open_site
 from fedward_client.training.gradients import RuntimeOptions
+from fedward_simulations.hospitals import Hospital
 from fedward_simulations.randomness import Randomness
 
 POLICY = """\
@@ -32,7 +33,8 @@ noise_multiplier = { min = 0.01, max = 1e6 }
 
 RUNTIME = RuntimeOptions(micro_batch=256)
 
-Progress = Callable[[int, int], None]
+Stage = Callable[[str, int, int], None]
+"""Told (what is being done, done, total)."""
 
 
 def open_sites(
@@ -62,9 +64,18 @@ def open_sites(
     return sites
 
 
-def add_hospital(site: Site, dicom: Path, labels: Path, progress: Progress) -> Reconciliation:
-    """De-identify and store one hospital's folder; what is stored already is skipped."""
-    return add_folder(site.folder, dicom, labels, progress=progress)
+def add_hospital(
+    site: Site, hospital: Hospital, stage: Stage, before: int, total: int
+) -> Reconciliation:
+    """De-identify and store one hospital's folder; what is stored already is skipped.
+
+    ``before`` of ``total`` images were done at other sites: they only count in the progress.
+    """
+
+    def progress(done: int, _: int) -> None:
+        stage("de-identifying", before + done, total)
+
+    return add_folder(site.folder, hospital.dicom, hospital.labels, progress=progress)
 
 
 def add_rows(site: Site, table: Path) -> int:

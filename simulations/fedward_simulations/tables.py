@@ -49,7 +49,9 @@ def share_table(
     order = np.random.default_rng(seed).permutation(len(table.labels))
     kept = round(held_out * len(order))
     if len(order) - kept < sites:
-        raise OperatorError(f"data.sites: {sites} sites for {len(order) - kept} patients; use fewer")
+        raise OperatorError(
+            f"data.sites: {sites} sites for {len(order) - kept} patients; use fewer"
+        )
     files = []
     for site, indices in enumerate(np.array_split(order[kept:], sites), start=1):
         path = folder / f"site-{site:02d}" / "table.csv"

@@ -25,9 +25,7 @@ class Trained:
     aucs: Mapping[int, float]
 
 
-def predict(
-    study: Study, progress: Progress, inputs: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def predict(study: Study, progress: Progress, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Class scores (N, classes) of the averaged model."""
     standardisation = Standardisation(progress.mean, progress.scale)
     return scores(study.spec, progress.state.average, inputs, standardisation)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
+from tests.dicom_cases import encoded, image, noise
 
 from fedward_client.catalogue import Instance, Label
 from fedward_client.cohort import FeatureMap, image_cohort, table_cohort
@@ -18,7 +19,6 @@ from fedward_client.preprocess.spec import PreprocessSpec
 from fedward_client.site_folder import create_site, open_site
 from fedward_common.errors import IntegrityError, OperatorError
 from fedward_common.plan.sections import Column
-from tests.dicom_cases import encoded, image, noise
 
 SPEC = PreprocessSpec(size=20, channels=1)
 CLASSES = ("well", "sick")
@@ -148,9 +148,14 @@ def test_moved_or_altered_labels_are_detected(site):
 
 def test_a_table_cohort_is_scaled_by_public_bounds(site, tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("id,age,size,label,split\nA,40,5,sick,train\nB,200,0,well,train\nC,1,1,0,holdout")
+    path.write_text(
+        "id,age,size,label,split\nA,40,5,sick,train\nB,200,0,well,train\nC,1,1,0,holdout"
+    )
     add_table(site, path, deidentifier_of(site).pseudonyms.patient)
-    columns = (Column(name="size", lower=0.0, upper=10.0), Column(name="age", lower=0.0, upper=80.0))
+    columns = (
+        Column(name="size", lower=0.0, upper=10.0),
+        Column(name="age", lower=0.0, upper=80.0),
+    )
     site.database.execute("DELETE FROM labels WHERE patient NOT IN (SELECT patient FROM features)")
     cohort = table_cohort(
         site.catalogue, site.split, split="train", classes=CLASSES, columns=columns

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import DicomDictionary
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from tests.dicom_cases import (
     OTHER_SECRET,
     SECRET,
@@ -18,10 +23,6 @@ from tests.dicom_cases import (
     lenient,
     noise,
 )
-from pydicom.datadict import DicomDictionary
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
 from fedward_client.deidentify import table
 from fedward_client.deidentify.engine import Deidentifier
@@ -324,3 +325,19 @@ def test_the_written_file_is_valid_dicom():
         for element in cleaned.iterall():
             assert element.VR
     assert cleaned.file_meta.FileMetaInformationGroupLength > 0
+
+
+def test_the_parser_never_quotes_a_value(recwarn, caplog):
+    """An unknown character set makes pydicom warn, and log, with the set's name."""
+    ds = image(noise((16, 16)), patient="PPPPPPPP")
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    data = encoded(ds).replace(b"ISO_IR 192", b"QWXTOKEN  ").replace(b"PPPPPPPP", b"P\xff\x80PPPPP")
+    recwarn.clear()
+    with caplog.at_level("DEBUG"):
+        assert pydicom.dcmread(BytesIO(data)).PatientID
+        assert TOKEN in str([str(w.message) for w in recwarn.list]) + caplog.text
+        recwarn.clear()
+        caplog.clear()
+        assert clean(data)[0].identifiers.patient
+    assert not recwarn.list
+    assert not caplog.records

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from tests.dicom_cases import FILES, SECRET, clean, ct, encoded, file_bytes, image, lenient, noise
 
+from fedward_client.deidentify import decoding
 from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Action, Quarantined, Reason
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.textfinder import find_text
-from tests.dicom_cases import FILES, SECRET, clean, ct, encoded, file_bytes, image, lenient, noise
 
 COMPRESSED = {
     "MR_small_RLE.dcm": "RLE",
@@ -107,6 +108,31 @@ def test_undecodable_pixels_are_quarantined():
 def test_twelve_bit_jpeg_is_quarantined():
     outcome = Deidentifier(SECRET, lenient()).deidentify(file_bytes("JPGExtended.dcm"))
     assert outcome == Quarantined(Reason.UNDECODABLE_PIXELS)
+
+
+def test_a_decoder_that_dies_takes_only_its_file_along():
+    """This damaged stream makes the RLE decoder panic; the next file is decoded again."""
+    ds = pydicom.dcmread(FILES / "MR_small_RLE.dcm")
+    whole = encoded(ds)
+    frame = bytearray(next(pydicom.encaps.generate_frames(ds.PixelData)))
+    refused = 0
+    for position in range(64, 364, 10):
+        damaged = bytearray(frame)
+        damaged[position] = 127
+        ds.PixelData = pydicom.encaps.encapsulate([bytes(damaged)])
+        refused += isinstance(Deidentifier(SECRET).deidentify(encoded(ds)), Quarantined)
+    assert refused > 0
+    _, cleaned = clean(whole)
+    expected = pydicom.dcmread(FILES / "MR_small_RLE.dcm").pixel_array
+    np.testing.assert_array_equal(cleaned.pixel_array, expected)
+
+
+def test_a_decoding_child_that_is_killed_is_replaced():
+    data = file_bytes("MR_small_RLE.dcm")
+    clean(data)
+    decoding._WORKER._child.kill()
+    decoding._WORKER._child.wait()
+    clean(data)
 
 
 def with_text(pixels, text, at=(6, 6), size=16, value=255):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
+from tests.dicom_cases import TOKEN, ct, encoded, image, noise
 
 from fedward_client.deidentify.outcome import Reason
 from fedward_client.intake.add import add_folder, deidentifier_of
 from fedward_client.intake.table import add_table
 from fedward_client.site_folder import create_site, open_site
-from fedward_common.errors import OperatorError
-from tests.dicom_cases import TOKEN, ct, encoded, image, noise
+from fedward_common.errors import OperatorError, StorageError
 
 
 @pytest.fixture
@@ -224,6 +227,29 @@ def test_two_intakes_at_once_are_refused(site, pacs):
                 add_folder(other, pacs)
 
         assert add_folder(site, pacs, progress=progress).used == 4
+
+
+@pytest.mark.parametrize("limit", [3_000, 20_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(site, tmp_path, limit):
+    """A limit on file sizes stands for a full disk: in the vault, or in the database."""
+    pacs = tmp_path / "many"
+    side = 60 if limit == 3_000 else 16
+    for number in range(40):
+        write(pacs / f"{number}.dcm", image(noise((side, side), number), patient=f"P{number}"))
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        status = 0
+        try:
+            with open_site(site.path) as mine:
+                add_folder(mine, pacs)
+        except StorageError as error:
+            status = 40 + ("\n" in str(error)) + error.exit_code
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 41
+    assert stored(site) == EMPTY
+    assert add_folder(site, pacs).used == 40
 
 
 TABLE = "id,age,label,size\nP0,40,1,2.5\nP1,50.5,0,-1e3\n"

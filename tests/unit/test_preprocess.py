@@ -9,12 +9,12 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from tests.dicom_cases import clean, ct, encoded, file_bytes, image, lenient, noise
 
 from fedward_client.deidentify.profile import Profile
 from fedward_client.preprocess.pipeline import preprocess, preprocess_array, preprocess_file
 from fedward_client.preprocess.spec import PreprocessSpec, spec_digest
 from fedward_common.errors import OperatorError
-from tests.dicom_cases import clean, ct, encoded, file_bytes, image, lenient, noise
 
 
 def spec(**fields):

@@ -17,8 +17,9 @@ from safetensors import safe_open
 from tests import report_samples as samples
 
 from fedward_common.errors import MisuseError, StorageError
+from fedward_common.files import write_atomic
 from fedward_server.report.model_card import model_card
-from fedward_server.report.release import write_atomic, write_release, write_run
+from fedward_server.report.release import write_release, write_run
 from fedward_simulations.report import write_simulation
 
 
@@ -120,7 +121,7 @@ def test_a_killed_writer_leaves_one_whole_version(tmp_path):
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from fedward_server.report.release import write_atomic
+        from fedward_common.files import write_atomic
         version = 0
         while True:
             write_atomic(Path(sys.argv[1]), bytes([version % 256]) * 3_000_000)

@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from tests.secagg_world import SeededRandom
 
 from fedward_common.errors import MisuseError, PlanError
+from fedward_common.privacy.sampling import uniform
 from fedward_common.randomness import os_random
 from fedward_common.secagg.ring import (
     RingParameters,
-    check_wrap,
-    uniform,
     unwrap,
     wrap,
-    wrap_excess,
 )
 
 
@@ -68,18 +66,6 @@ def test_a_sum_decodes_to_real_units():
     assert ring.decode(total).tolist() == [-1.5, 0.0, 2.25]
 
 
-def test_uniform_lies_in_the_half_open_interval_with_53_bits():
-    u = uniform(100_000, os_random)
-    assert u.dtype == np.float64
-    assert u.min() >= 0
-    assert u.max() < 1
-    assert ((u * 2**53) % 1 == 0).all()
-    counts = np.bincount((u * 16).astype(int), minlength=16)
-    # chi-square with 15 degrees of freedom: 58 is beyond 1e-6
-    assert ((counts - 6250) ** 2 / 6250).sum() < 58
-    assert not np.array_equal(u, uniform(100_000, os_random))
-
-
 def test_wrong_types_and_shapes_are_our_bug():
     ring = RingParameters(1.0, 1, 3)
     for vector in (np.zeros(4), np.zeros((3, 1)), np.zeros(3, dtype=np.float32)):
@@ -108,13 +94,3 @@ def test_wrong_types_and_shapes_are_our_bug():
 def test_bad_parameters_cannot_be_constructed(scale, bound, dimension, words):
     with pytest.raises(PlanError, match=words):
         RingParameters(scale, bound, dimension)
-
-
-def test_the_wrap_condition_is_a5s():
-    n, t_min, c, bound, sigma = 8, 6, 1, 2**20, 2.0
-    room = (2**31 - n * bound) / (10 * sigma * math.sqrt(n / (t_min - c)))
-    check_wrap(n, t_min, c, bound, sigma, room * 0.999)
-    assert wrap_excess(n, t_min, c, bound, sigma, room * 0.999) < 0
-    for delta in (room * 1.001, math.nan, math.inf):
-        with pytest.raises(PlanError, match=r"scale and ring_bound.*smaller"):
-            check_wrap(n, t_min, c, bound, sigma, delta)

@@ -138,6 +138,4 @@ def test_the_split_depends_on_the_patient_alone():
     assert held == [p for p in reversed(patients) if rule.split_of(p) == "holdout"][::-1]
     other = SplitRule(SecretBytes(b"l" * 32), threshold_of(0.25))
     assert [p for p in patients if other.split_of(p) == "holdout"] != held
-    assert all(
-        SplitRule(rule.key, threshold_of(0.0)).split_of(p) == "train" for p in patients[:50]
-    )
+    assert all(SplitRule(rule.key, threshold_of(0.0)).split_of(p) == "train" for p in patients[:50])

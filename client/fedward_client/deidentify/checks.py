@@ -89,7 +89,7 @@ def uids(replace: Callable[[str], str | None]) -> Check:
         parts = values_of(raw)
         if parts is None:
             return None
-        mapped = [replace(part) if _is_uid(part) else None for part in parts if part]
+        mapped = [replace(part) if is_uid(part) else None for part in parts if part]
         if None in mapped:
             return None
         return padded("\\".join(part for part in mapped if part), "UI")
@@ -97,5 +97,6 @@ def uids(replace: Callable[[str], str | None]) -> Check:
     return check
 
 
-def _is_uid(text: str) -> bool:
+def is_uid(text: str) -> bool:
+    """True for up to 64 digits and dots in the form of a UID (PS3.5 9.1)."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None

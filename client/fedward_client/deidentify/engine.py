@@ -6,9 +6,12 @@ if its class, its pixels and its identifiers are understood. Input is never modi
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 from pydicom import dcmread, dcmwrite
@@ -17,8 +20,9 @@ from pydicom.errors import InvalidDicomError
 
 from fedward_client.deidentify import allowlist
 from fedward_client.deidentify.burned_in import clean_pixels
-from fedward_client.deidentify.checks import padded
+from fedward_client.deidentify.checks import is_uid, padded
 from fedward_client.deidentify.container import Element, Elements, write_file
+from fedward_client.deidentify.decoding import PIXEL_DATA
 from fedward_client.deidentify.header import HeaderCleaner, Log, text_value
 from fedward_client.deidentify.outcome import (
     Action,
@@ -28,7 +32,7 @@ from fedward_client.deidentify.outcome import (
     Reason,
     RefusalError,
 )
-from fedward_client.deidentify.pixels import PIXEL_DATA, Pixels, check_length, read_pixels
+from fedward_client.deidentify.pixels import Pixels, check_length, read_pixels
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.pseudonyms import Pseudonyms
 from fedward_client.deidentify.rules import build_rules, tag_of
@@ -49,7 +53,7 @@ _OPTION_CODES = {
 
 
 class Deidentifier:
-    """De-identifies files of one site under one profile. Safe to call from several threads.
+    """De-identifies files of one site under one profile. It keeps no state between files.
 
     Raises:
         OperatorError: the secret is shorter than 32 bytes.
@@ -63,7 +67,8 @@ class Deidentifier:
     def deidentify(self, source: bytes | Dataset) -> Cleaned | Quarantined:
         """Return the cleaned file, or the reason why ``source`` is not used."""
         try:
-            return self._clean(parse(source))
+            with _silence():
+                return self._clean(parse(source))
         except RefusalError as error:
             return Quarantined(error.reason)
 
@@ -73,11 +78,12 @@ class Deidentifier:
         Raises:
             RefusalError: broken, or refused by its class or its identifiers.
         """
-        parsed = parse(source)
-        _known_class(parsed)
-        identifiers, _ = self.identify(parsed)
-        check_length(parsed, str(parsed.file_meta.TransferSyntaxUID))
-        return identifiers
+        with _silence():
+            parsed = parse(source)
+            _known_class(parsed)
+            identifiers, _ = self._identify(parsed)
+            check_length(parsed, str(parsed.file_meta.TransferSyntaxUID))
+            return identifiers
 
     def pseudonym(self, level: str, identifier: str) -> str:
         """Return the pseudonym of an original identifier of a patient, study or instance."""
@@ -85,15 +91,11 @@ class Deidentifier:
             return self.pseudonyms.patient(identifier)
         return identifier if self.profile.retain.uids else self.pseudonyms.uid(identifier)
 
-    def identify(self, source: Dataset) -> tuple[Identifiers, str]:
-        """Return the pseudonyms of a parsed file, and whose time shift applies to it.
-
-        Raises:
-            RefusalError: a UID, or the patient's identifier, is missing.
-        """
+    def _identify(self, source: Dataset) -> tuple[Identifiers, str]:
+        """Return the pseudonyms of a parsed file, and whose time shift applies to it."""
         study, series = text_value(source, _STUDY), text_value(source, _SERIES)
         instance, patient = text_value(source, _INSTANCE), text_value(source, _PATIENT_ID)
-        if not (study and series and instance):
+        if not all(is_uid(uid) for uid in (study, series, instance)):
             raise RefusalError(Reason.NO_UID)
         if not patient:
             if self.profile.missing_patient_id == "quarantine":
@@ -107,7 +109,7 @@ class Deidentifier:
 
     def _clean(self, source: Dataset) -> Cleaned:
         sop_class = _known_class(source)
-        identifiers, patient = self.identify(source)
+        identifiers, patient = self._identify(source)
         log: Log = []
         header = self._header.clean(source, self.pseudonyms.shift_seconds(patient), log)
         modality = _text(header, tag_of("Modality"))
@@ -131,8 +133,11 @@ class Deidentifier:
             raise RefusalError(Reason.HEAD)
 
     def _add_identity(self, header: dict[int, Element], identifiers: Identifiers, log: Log) -> None:
-        header[_PATIENT_ID] = ("LO", padded(identifiers.patient, "LO"))
-        header[_PATIENT_NAME] = ("PN", padded(identifiers.patient, "PN"))
+        who = identifiers
+        header[_PATIENT_ID] = ("LO", padded(who.patient, "LO"))
+        header[_PATIENT_NAME] = ("PN", padded(who.patient, "PN"))
+        for tag, uid in ((_STUDY, who.study), (_SERIES, who.series), (_INSTANCE, who.instance)):
+            header[tag] = ("UI", padded(uid, "UI"))
         log += [(_PATIENT_ID, Action.PSEUDONYM), (_PATIENT_NAME, Action.PSEUDONYM)]
         dates = {"none": "REMOVED", "modified": "MODIFIED", "full": "UNMODIFIED"}
         marks: dict[int, Element] = {
@@ -168,23 +173,35 @@ def parse(source: bytes | Dataset) -> Dataset:
     Raises:
         RefusalError: not DICOM, malformed or truncated.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a warning of the parser may quote a value
-        try:
-            if isinstance(source, Dataset):
-                buffer = BytesIO()
-                dcmwrite(buffer, source, enforce_file_format=True)
-                source = buffer.getvalue()
-            parsed = dcmread(BytesIO(source))
-        except InvalidDicomError as error:
-            raise RefusalError(Reason.NOT_DICOM) from error
-        except (EOFError, zlib.error) as error:
-            raise RefusalError(Reason.TRUNCATED) from error
-        except Exception as error:  # a parser may raise anything on hostile bytes
-            raise RefusalError(Reason.MALFORMED) from error
+    try:
+        if isinstance(source, Dataset):
+            buffer = BytesIO()
+            dcmwrite(buffer, source, enforce_file_format=True)
+            source = buffer.getvalue()
+        parsed = dcmread(BytesIO(source))
+    except InvalidDicomError as error:
+        raise RefusalError(Reason.NOT_DICOM) from error
+    except (EOFError, zlib.error) as error:
+        raise RefusalError(Reason.TRUNCATED) from error
+    except Exception as error:  # a parser may raise anything on hostile bytes
+        raise RefusalError(Reason.MALFORMED) from error
     if "TransferSyntaxUID" not in parsed.file_meta:
         raise RefusalError(Reason.MALFORMED)
     return parsed
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Silence the parser: its warnings and its log quote the values that they complain about."""
+    logger = logging.getLogger("pydicom")
+    was_disabled = logger.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.disabled = True
+        try:
+            yield
+        finally:
+            logger.disabled = was_disabled
 
 
 def _known_class(source: Dataset) -> str:

@@ -6,7 +6,7 @@ It works on raw values: what is not written is never decoded, which is both safe
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 from fedward_client.deidentify import allowlist, dates
 from fedward_client.deidentify.checks import padded, values_of
 from fedward_client.deidentify.container import Element, Elements
-from fedward_client.deidentify.outcome import Action
+from fedward_client.deidentify.outcome import Action, Reason, RefusalError
 from fedward_client.deidentify.rules import Rule, tag_of
 
 MAX_DEPTH = 8
@@ -69,7 +69,7 @@ class HeaderCleaner:
     def _enter(
         self, source: Dataset, tag: int, shift: int, log: Log, depth: int, into: dict[int, Element]
     ) -> None:
-        sequence = source[tag].value if depth < MAX_DEPTH else None
+        sequence = _guarded(lambda: source[tag].value) if depth < MAX_DEPTH else None
         items: list[Elements] = []
         if isinstance(sequence, Sequence):
             for item in sequence:
@@ -87,7 +87,7 @@ def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
     """Return an element's bytes, little-endian; b"" if it is absent or a sequence."""
     if tag not in source:
         return b""
-    element: Any = source.get_item(tag)
+    element = _guarded(lambda: source.get_item(tag))
     value = element.value if isinstance(element, RawDataElement) else None
     if not isinstance(value, bytes):
         return b""
@@ -102,7 +102,15 @@ def text_value(source: Dataset, tag: int) -> str:
     raw = raw_value(source, tag, "LO")
     if raw.isascii():
         return raw.decode("ascii").strip(" \0")
-    return str(source[tag].value).strip(" \0")
+    return str(_guarded(lambda: source[tag].value)).strip(" \0")
+
+
+def _guarded(read: Callable[[], Any]) -> Any:
+    """Call the parser, which may raise anything on hostile bytes: then the file is malformed."""
+    try:
+        return read()
+    except Exception as error:
+        raise RefusalError(Reason.MALFORMED) from error
 
 
 def number_of(elements: Elements, keyword: str, default: int = 0) -> int:
@@ -112,7 +120,7 @@ def number_of(elements: Elements, keyword: str, default: int = 0) -> int:
         return default
     if vr == "US":
         return int(struct.unpack_from("<H", value)[0])
-    return int(value.split(b"\\")[0])
+    return int(value.split(b"\\")[0] or default)
 
 
 def _collect_time(

@@ -17,7 +17,7 @@ class Reason(StrEnum):
     MALFORMED = "malformed DICOM"
     TRUNCATED = "truncated DICOM"
     NO_PATIENT_ID = "no patient identifier"
-    NO_UID = "a study, series or instance UID is missing"
+    NO_UID = "a study, series or instance UID is missing or malformed"
     UNKNOWN_SOP_CLASS = "SOP class is not an image class that fedward can clean"
     ENCAPSULATED_DOCUMENT = "encapsulated document"
     NO_PIXELS = "no pixel data"

@@ -7,34 +7,34 @@ exactly rows * columns * samples * frames values, with unused high bits cleared.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 
 from fedward_client.deidentify.container import Elements
+from fedward_client.deidentify.decoding import (
+    NATIVE,
+    NATIVE_LITTLE,
+    PIXEL_DATA,
+    Encoded,
+    Image,
+    decode_pixels,
+    describe,
+)
 from fedward_client.deidentify.header import number_of, raw_value, text_value
 from fedward_client.deidentify.outcome import Action, Reason, RefusalError
 from fedward_client.deidentify.rules import tag_of
 
 MAX_BYTES = 1 << 31
-PIXEL_DATA = 0x7FE00010
 _PHOTOMETRIC = tag_of("PhotometricInterpretation")
-_NATIVE_LITTLE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
-_NATIVE = (*_NATIVE_LITTLE, "1.2.840.10008.1.2.2")
 _LUT = ("Descriptor", "Data")
 _LUT_TAGS = tuple(
     tag_of(f"{colour}PaletteColorLookupTable{part}")
     for colour in ("Red", "Green", "Blue")
     for part in _LUT
 )
-
-Image = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,12 @@ def read_pixels(source: Dataset, header: Elements, syntax: str) -> tuple[Pixels,
     if not raw:
         raise RefusalError(Reason.NO_PIXELS)
     done: list[Action] = []
-    if syntax in _NATIVE:
+    if syntax in NATIVE:
         expected = description.native_bytes
         if len(raw) < expected:
             raise RefusalError(Reason.TRUNCATED)
         even = expected + expected % 2
-        if len(raw) > even or (
-            even > expected and syntax in _NATIVE_LITTLE and any(raw[expected:])
-        ):
+        if len(raw) > even or (even > expected and syntax in NATIVE_LITTLE and any(raw[expected:])):
             done.append(Action.TRIMMED)
         raw = raw[:even]
     if _is_plain(description, syntax):
@@ -115,14 +113,15 @@ def check_length(source: Dataset, syntax: str) -> None:
     raw = raw_value(source, PIXEL_DATA, "OB")
     if not raw:
         raise RefusalError(Reason.NO_PIXELS)
-    if syntax not in _NATIVE or text_value(source, _PHOTOMETRIC) == "YBR_FULL_422":
+    if syntax not in NATIVE or text_value(source, _PHOTOMETRIC) == "YBR_FULL_422":
         return
     rows, columns, samples, allocated = (
         int.from_bytes(raw_value(source, tag_of(keyword), "US")[:2], "little")
         for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
     )
     frames = text_value(source, tag_of("NumberOfFrames"))
-    count = rows * columns * samples * (int(frames) if frames.isdigit() else 1)
+    known = frames.isascii() and frames.isdigit() and len(frames) <= 9
+    count = rows * columns * samples * (int(frames) if known else 1)
     if len(raw) < count * allocated // 8:
         raise RefusalError(Reason.TRUNCATED)
 
@@ -151,7 +150,7 @@ def _describe(source: Dataset, header: Elements) -> _Description:
 
 
 def _is_plain(description: _Description, syntax: str) -> bool:
-    if syntax not in _NATIVE_LITTLE:
+    if syntax not in NATIVE_LITTLE:
         return False
     if description.samples == 1:
         return description.photometric in ("MONOCHROME1", "MONOCHROME2")
@@ -166,36 +165,40 @@ def _plain(description: _Description, raw: bytes) -> Pixels:
 
 
 def _decoded(source: Dataset, description: _Description, raw: bytes, syntax: str) -> Pixels:
-    """Decode through pydicom from a data set that holds the description and the pixels only."""
+    """Decode pixels that are compressed, planar, big-endian, YBR or of palette colour."""
     d = description
-    bare = Dataset()
-    bare.SamplesPerPixel, bare.PhotometricInterpretation = d.samples, d.photometric
-    bare.Rows, bare.Columns, bare.NumberOfFrames = d.rows, d.columns, d.frames
-    bare.BitsAllocated, bare.BitsStored, bare.HighBit = d.allocated, d.stored, d.stored - 1
-    bare.PixelRepresentation = int(d.signed)
-    if d.samples > 1:
-        bare.PlanarConfiguration = int(d.planar)
     kind = getattr(source.get_item(PIXEL_DATA), "VR", None)
-    bare.add_new(PIXEL_DATA, "OW" if kind == "OW" else "OB", raw)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            array, facts = get_decoder(syntax).as_array(bare)
-            if d.photometric == "PALETTE COLOR":
-                array = apply_color_lut(array, _with_palette(bare, source))
-    except Exception as error:  # decoders raise whatever they like on hostile bytes
-        raise RefusalError(Reason.UNDECODABLE_PIXELS) from error
-    photometric = "RGB" if array.shape[-1] == 3 and d.samples == 3 else d.photometric
+    encoded = Encoded(
+        syntax=syntax,
+        vr="OW" if kind == "OW" else "OB",
+        photometric=d.photometric,
+        frames=d.frames,
+        rows=d.rows,
+        columns=d.columns,
+        samples=d.samples,
+        allocated=d.allocated,
+        stored=d.stored,
+        signed=d.signed,
+        planar=d.planar,
+        raw=raw,
+    )
+    array, stored = decode_pixels(encoded)
     if d.photometric == "PALETTE COLOR":
-        photometric = "RGB"
-    stored = 8 * array.itemsize if photometric == "RGB" else int(facts["bits_stored"])
-    return _shaped(array, d, photometric, stored)
+        array = _coloured(array, describe(encoded), source)
+    is_colour = d.samples > 1 or d.photometric == "PALETTE COLOR"
+    photometric = "RGB" if is_colour else d.photometric
+    width = 8 * array.itemsize
+    return _shaped(array, d, photometric, width if is_colour else min(stored, width))
 
 
-def _with_palette(bare: Dataset, source: Dataset) -> Dataset:
-    for tag in _LUT_TAGS:
-        bare[tag] = source[tag]
-    return bare
+def _coloured(array: Image, bare: Dataset, source: Dataset) -> Image:
+    """Apply the palette (PS3.3 C.7.6.3.1.5)."""
+    try:
+        for tag in _LUT_TAGS:
+            bare[tag] = source[tag]
+        return apply_color_lut(array, bare)
+    except Exception as error:  # the palette is as hostile as the rest
+        raise RefusalError(Reason.UNDECODABLE_PIXELS) from error
 
 
 def _shaped(array: Image, d: _Description, photometric: str, stored: int) -> Pixels:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +74,12 @@ def add_folder(
         tally = Tally(len(found.files), found.ignored)
         survey = _survey(site, deidentifier, found.files, tally, skip_unreadable=skip_unreadable)
         resolved = _labels(site, deidentifier, labels, survey)
-        _store(site, deidentifier, survey, tally, progress)
+        try:
+            _store(site, deidentifier, survey, tally, progress)
+        except BaseException:
+            with suppress(StorageError):
+                site.catalogue.sweep()
+            raise
         if not tally.used and not tally.known:
             raise OperatorError(f"{path}: no file can be used: {_reasons(tally)}")
         if resolved:

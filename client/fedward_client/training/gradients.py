@@ -105,26 +105,39 @@ def clipped_sum(
     rows = max(1, runtime.micro_batch // augmentation.copies)
     stream = _rows(batch, images_per_patient, augmentation.copies, random)
     total = torch.zeros(parameters.shape, dtype=torch.float64)
-    pending = torch.zeros_like(total)
+    pending = torch.zeros_like(total)  # the open sum of a patient whom a chunk's end divides
     with _threads(runtime.threads):
         model = PerSample(spec, parameters, device=runtime.device, engine=runtime.engine)
+        passing = _Passing(spec, model, augmentation, standardisation, rows, runtime.device)
         while chunk := list(itertools.islice(stream, rows)):
-            inputs, labels, draws = _padded(chunk, rows, spec, augmentation.copies)
-            shown = views(
-                standardisation.apply(inputs.to(runtime.device)),
-                draws.to(runtime.device),
-                augmentation,
-            )
-            repeated = torch.repeat_interleave(labels, augmentation.copies)
-            gradients = model.gradients(shown, repeated.to(runtime.device))
-            means = gradients.view(rows, augmentation.copies, -1)[: len(chunk)].mean(dim=1)
-            vectors = _by_patient(chunk, means.cpu().to(torch.float64), pending)
-            pending = vectors[-1]
-            if chunk[-1].last:
-                pending = torch.zeros_like(total)
-            closed = vectors if chunk[-1].last else vectors[:-1]
-            total += _clipped(closed, clip).sum(dim=0)
+            vectors = _by_patient(chunk, passing.means(chunk), pending)
+            closed = len(vectors) if chunk[-1].last else len(vectors) - 1
+            total += _clipped(vectors[:closed], clip).sum(dim=0)
+            pending = torch.zeros_like(total) if chunk[-1].last else vectors[-1]
     return total.numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Passing:
+    """The way of up to ``rows`` images through views and model."""
+
+    spec: ModelSpec
+    model: PerSample
+    augmentation: Augmentation
+    standardisation: Standardisation
+    rows: int
+    device: str
+
+    def means(self, chunk: Sequence[_Row]) -> Tensor:
+        """Return each image's gradient, the mean over its views, float64 (len(chunk), d)."""
+        copies = self.augmentation.copies
+        inputs, labels, draws = (
+            tensor.to(self.device) for tensor in _padded(chunk, self.rows, self.spec, copies)
+        )
+        shown = views(self.standardisation.apply(inputs), draws, self.augmentation)
+        gradients = self.model.gradients(shown, torch.repeat_interleave(labels, copies))
+        means = gradients.view(self.rows, copies, -1)[: len(chunk)].mean(dim=1)
+        return means.cpu().to(torch.float64)
 
 
 def _rows(batch: Iterable[Patient], most: int, copies: int, random: RandomBytes) -> Iterator[_Row]:

@@ -42,9 +42,9 @@ class Plan(Section):
     def canonical(self) -> bytes:
         """The one encoding that is hashed and signed."""
         document = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(
-            document, sort_keys=True, separators=(",", ":"), allow_nan=False
-        ).encode("ascii")
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
+            "ascii"
+        )
 
     @cached_property
     def digest(self) -> bytes:

@@ -34,7 +34,9 @@ class SignedPlan:
         try:
             return cls(canonical, bytes.fromhex(head.decode("ascii")))
         except (UnicodeDecodeError, ValueError) as error:
-            raise OperatorError(f"{source}: not a signed plan; ask the coordinator again") from error
+            raise OperatorError(
+                f"{source}: not a signed plan; ask the coordinator again"
+            ) from error
 
     def open(self) -> Plan:
         """Check the encoding and the signature by the coordinator that the plan names.

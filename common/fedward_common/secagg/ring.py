@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedward_common.errors import MisuseError, PlanError
+from fedward_common.privacy.sampling import uniform
 from fedward_common.randomness import RandomBytes
-from fedward_common.secagg.prg import U32, keystream
-from fedward_common.secret import SecretBytes
+from fedward_common.secagg.prg import U32
 
 MODULUS = 2**32
 
@@ -23,8 +23,6 @@ MAX_DIMENSION = 2**26
 """Coordinates of one addend: 256 MiB on the wire."""
 
 _HALF = MODULUS // 2
-_WRAP_DEVIATIONS = 10  # A5: puts an honest wrap below 1e-12 a study
-_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -95,37 +93,3 @@ def unwrap(total: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     if total.dtype != U32:
         raise MisuseError("only uint32 values leave the ring")
     return total.view("<i4").astype(np.int64)
-
-
-def uniform(count: int, random: RandomBytes) -> npt.NDArray[np.float64]:
-    """Return ``count`` multiples of 2^-53 in [0, 1), from a keystream keyed by ``random``."""
-    stream = keystream(SecretBytes(random(_KEY_BYTES)), 8 * count)
-    high = np.frombuffer(stream, dtype="<u8") >> np.uint64(11)
-    return high.astype(np.float64) * 2.0**-53
-
-
-def wrap_excess(
-    sites: int, t_min: int, colluding: int, ring_bound: int, sigma: float, delta: float
-) -> float:
-    """Return n*R + 10*sigma*Delta*sqrt(n/(t_min-c)) - 2^31: negative where a sum is safe (A5).
-
-    ``sigma`` is the noise multiplier, ``delta`` the sensitivity in grid units (B3).
-    """
-    noise = _WRAP_DEVIATIONS * sigma * delta * math.sqrt(sites / (t_min - colluding))
-    return sites * ring_bound + noise - _HALF
-
-
-def check_wrap(
-    sites: int, t_min: int, colluding: int, ring_bound: int, sigma: float, delta: float
-) -> None:
-    """Refuse parameters under which an honest sum could wrap around the ring (A5).
-
-    Raises:
-        PlanError: the condition is violated, or is not a number.
-    """
-    excess = wrap_excess(sites, t_min, colluding, ring_bound, sigma, delta)
-    if not excess < 0:
-        raise PlanError(
-            "ring",
-            [f"scale and ring_bound: a sum could exceed 2^31 by {excess:.3g}; use a smaller one"],
-        )

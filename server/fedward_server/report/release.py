@@ -7,9 +7,7 @@ holds the digest of its weights, so that a mismatch shows.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from fedward_common.errors import MisuseError, StorageError
+from fedward_common.errors import MisuseError
+from fedward_common.files import write_atomic
 from fedward_server.report.model import RunReport
 from fedward_server.report.model_card import ModelCard
 from fedward_server.report.page import render_run
@@ -25,30 +24,6 @@ from fedward_server.report.summary import run_summary, to_json
 
 WEIGHTS, CARD, CARD_JSON = "model.safetensors", "MODEL_CARD.md", "model_card.json"
 SUMMARY, REPORT = "summary.json", "report.html"
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``: beside it first, then renamed over it, both fsynced.
-
-    Raises:
-        StorageError: the disk is full or the folder cannot be written; ``path`` is as before.
-    """
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free disk space or choose another "
-            "folder, then run it again"
-        ) from error
 
 
 def write_release(
@@ -108,11 +83,3 @@ def write_pages(folder: Path, summary: Mapping[str, Any], page: str) -> Path:
     write_atomic(folder / SUMMARY, to_json(summary))
     write_atomic(folder / REPORT, page.encode())
     return folder / REPORT
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

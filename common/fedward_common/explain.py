@@ -1,0 +1,128 @@
+"""A study in plain words, for whoever decides on it: what is computed, what leaves, what it costs.
+
+Text that the plan's author wrote is shown without control characters, which a terminal would obey.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from fedward_common.errors import MisuseError
+from fedward_common.guarantee import statement_of
+from fedward_common.plan.sections import CountQuery, GradientQuery, HistogramQuery, MomentsQuery
+from fedward_common.queries.task import Task
+from fedward_common.study import Study
+
+BYTES_PER_NUMBER = 4
+"""One element of Z_{2^32} a coordinate (A5)."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a person reads before deciding; each field holds whole sentences or list items."""
+
+    title: str
+    model: str
+    computed: tuple[str, ...]
+    leaves: tuple[str, ...]
+    privacy: tuple[str, ...]
+
+    def lines(self) -> tuple[str, ...]:
+        """The explanation as lines of text under headings."""
+        parts = (
+            (self.title, (self.model,)),
+            ("What is computed", self.computed),
+            ("What leaves a hospital", self.leaves),
+            ("What it costs a patient", self.privacy),
+        )
+        return tuple(line for heading, items in parts for line in under(heading, items))
+
+    def to_json(self) -> dict[str, object]:
+        """The explanation for a script."""
+        return asdict(self)
+
+
+def explain(study: Study) -> Explanation:
+    """Say what a study does. The privacy figures take a second or two."""
+    plan = study.plan
+    title = plan.study.title or plan.study.name
+    return Explanation(
+        title=printable(f"{title} (study {plan.study.name}, plan {plan.digest.hex()[:16]})"),
+        model=_model(study),
+        computed=tuple(_task(task) for task in study.tasks),
+        leaves=_leaves(study),
+        privacy=statement_of(study).sentences,
+    )
+
+
+def under(heading: str, items: tuple[str, ...]) -> tuple[str, ...]:
+    """A heading and its indented items; nothing if there is no item."""
+    return (heading, *(f"  {item}" for item in items)) if items else ()
+
+
+def printable(text: str) -> str:
+    """``text`` with every control character replaced by a blank."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def size(count: float) -> str:
+    """A number of bytes for a person: ``22.8 kB``."""
+    for unit, step in (("MB", 1e6), ("kB", 1e3)):
+        if count >= step:
+            return f"{count / step:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def _model(study: Study) -> str:
+    plan = study.plan
+    classes = printable(", ".join(plan.study.classes))
+    if plan.cohort.source == "table":
+        seen = f"{len(plan.cohort.columns)} columns of a table"
+    else:
+        side, colour = plan.preprocess.size, "grey" if plan.preprocess.channels == 1 else "colour"
+        seen = f"{colour} images of {side} x {side} pixels"
+        if plan.model.features:
+            seen = f"{plan.model.features} features of {seen}"
+    return (
+        f"a {plan.model.kind} with {study.parameters:,} parameters learns to tell {classes} "
+        f"from {seen}"
+    )
+
+
+def _task(task: Task) -> str:
+    query, noise = task.query, f"noise multiplier {task.query.noise_multiplier:.4g}"
+    match query:
+        case CountQuery():
+            who = "training" if task.split == "train" else "held-out"
+            what = f"count: how many {who} patients each class has, once"
+        case MomentsQuery():
+            what = "moments: mean and spread of the inputs over training patients, once"
+        case GradientQuery():
+            what = (
+                f"gradient: {task.rounds} training steps; each asks a training patient with "
+                f"probability {task.sampling_rate:g} and clips the answer to norm {task.clip:g}"
+            )
+        case HistogramQuery():
+            what = (
+                f"histogram: the model's scores of held-out patients in {query.bins} bins, once"
+            )
+        case _:
+            raise MisuseError(f"{task.name}: a query without words")
+    return f"{what} ({task.dimension:,} numbers a sum, {noise})"
+
+
+def _leaves(study: Study) -> tuple[str, ...]:
+    plan = study.plan
+    largest = BYTES_PER_NUMBER * max(task.dimension for task in study.tasks)
+    total = sum(BYTES_PER_NUMBER * task.dimension * task.rounds for task in study.tasks)
+    attempts = plan.schedule.maximum_attempts
+    extra = attempts - study.total_rounds
+    return (
+        f"{study.total_rounds} masked addends with noise already in them, at most {size(largest)} "
+        f"each and {size(total)} in all, and the keys and signatures around them",
+        f"with retries at most {attempts} addends: {extra} more than the plan needs, each paid for",
+        f"nobody can open one hospital's addend: only the sum of at least {plan.secagg.t_min} of "
+        f"the {len(plan.roster.sites)} hospitals, even if {plan.secagg.colluding} of them help "
+        "the server",
+        "no image, label, count, score or metric of this hospital leaves it in any other form",
+    )

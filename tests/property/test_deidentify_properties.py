@@ -1,0 +1,77 @@
+"""Properties of the de-identifier: dates, pseudonyms, and hostile bytes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.dicom_cases import OTHER_SECRET, SECRET, TOKEN, ct, encoded, image, lenient, noise
+
+from fedward_client.deidentify import dates
+from fedward_client.deidentify.engine import Deidentifier
+from fedward_client.deidentify.outcome import Cleaned, Quarantined
+from fedward_client.deidentify.pseudonyms import Pseudonyms
+
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001
+    lambda moment: moment.replace(tzinfo=UTC, microsecond=0)
+)
+shifts = st.integers(-(10**9), 10**10)
+identifiers = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=64).filter(
+    lambda text: text.strip(" \0")
+)
+
+
+@given(moments, shifts)
+def test_date_and_time_move_together_by_exactly_the_shift(moment, shift):
+    date = dates.shift_date(f"{moment:%Y%m%d}", f"{moment:%H%M%S}", shift)
+    time = dates.shift_time(f"{moment:%H%M%S}", shift)
+    both = dates.shift_datetime(f"{moment:%Y%m%d%H%M%S}", shift)
+    assert both == date + time
+    assert datetime.strptime(both, "%Y%m%d%H%M%S").replace(tzinfo=UTC) == moment + timedelta(
+        seconds=shift
+    )
+
+
+@given(st.text(max_size=30), st.sampled_from(["DA", "TM", "DT"]))
+def test_what_is_no_date_or_time_never_passes(text, vr):
+    shifted = {
+        "DA": lambda: dates.shift_date(text, None, 5),
+        "TM": lambda: dates.shift_time(text, 5),
+        "DT": lambda: dates.shift_datetime(text, 5),
+    }[vr]()
+    assert shifted is None or set(shifted) <= set("0123456789.")
+
+
+@given(identifiers, identifiers)
+def test_pseudonyms_are_injective_keyed_and_stable(one, other):
+    ours, theirs = Pseudonyms(SECRET), Pseudonyms(OTHER_SECRET)
+    same = one.strip(" \0") == other.strip(" \0")
+    for name in ("patient", "uid", "shift_seconds"):
+        assert (getattr(ours, name)(one) == getattr(ours, name)(other)) == same
+        assert getattr(ours, name)(one) != getattr(theirs, name)(one)
+
+
+@pytest.mark.parametrize("source", ["ct", "cr"])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(edits=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=8))
+def test_mutated_files_are_cleaned_or_quarantined(source, edits):
+    """No crash, and no planted token in what is written."""
+    if source == "ct":
+        ds = ct()
+        ds.PatientName, ds.PatientComments = TOKEN, TOKEN
+        header = 6000
+    else:
+        ds, header = image(noise((16, 16))), 700
+    data = bytearray(encoded(ds))
+    for where, patch in edits:
+        at = int(where * header)
+        data[at : at + len(patch)] = patch
+    outcome = Deidentifier(SECRET, lenient()).deidentify(bytes(data))
+    assert isinstance(outcome, Cleaned | Quarantined)
+    if isinstance(outcome, Cleaned):
+        assert TOKEN.encode() not in outcome.data
+        assert pydicom.dcmread(BytesIO(outcome.data)).PatientID == outcome.identifiers.patient
