@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Cleaned
 from fedward_client.preprocess.pipeline import preprocess_file
-from fedward_common.errors import OperatorError, PlanError
+from fedward_common.errors import MisuseError, OperatorError
 from fedward_common.models.features import feature_map
 from fedward_common.models.parameters import from_tensors
 from fedward_common.models.prediction import Standardisation, scores
@@ -75,9 +75,8 @@ def load_model(path: Path) -> SharedModel:
         parameters = from_tensors(study.spec, tensors)
     except KeyError as error:
         raise OperatorError(f"{path}: {error} is missing; ask for the model again") from error
-    except PlanError as error:
-        problems = "; ".join(error.problems)
-        raise OperatorError(f"{path}: its plan: {problems}; ask for the model again") from error
+    except (OperatorError, MisuseError) as error:
+        raise OperatorError(f"{path}: {error}; ask for the model again") from error
     if study.plan.cohort.source == "table":
         raise OperatorError(f"{path}: a model of a table; give a model of images")
     return SharedModel(study, parameters, standardisation)

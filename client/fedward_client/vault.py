@@ -46,6 +46,7 @@ class Vault:
             raise OperatorError(f"vault key: {len(key)} bytes; it must be {KEY_BYTES}")
         self._folder, self._key, self._random = folder, key, random
         self._pending: list[Path] = []
+        self._columns = AESGCM(self._derived("column"))
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -139,8 +140,7 @@ class Vault:
     def seal(self, context: str, data: bytes) -> bytes:
         """Seal a database column; ``context`` names its row and must be given to open it again."""
         nonce = self._random(_NONCE_BYTES)
-        key = self._derived("column")
-        return nonce + AESGCM(key).encrypt(nonce, data, encode(("column", context)))
+        return nonce + self._columns.encrypt(nonce, data, encode(("column", context)))
 
     def unseal(self, context: str, sealed: bytes) -> bytes:
         """Open a sealed column.
@@ -150,7 +150,7 @@ class Vault:
         """
         nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return AESGCM(self._derived("column")).decrypt(nonce, body, encode(("column", context)))
+            return self._columns.decrypt(nonce, body, encode(("column", context)))
         except (InvalidTag, ValueError) as error:
             raise IntegrityError(
                 "site database: a sealed column was altered or moved; restore it from a backup"

@@ -10,11 +10,26 @@ import logging
 import sys
 from collections.abc import Callable
 
+import typer
+
 from fedward_common.errors import FedwardError
+from fedward_common.text import printable
 
 INTERRUPTED = 130
 FAILURE = 1
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def new_app(name: str, text: str) -> typer.Typer:
+    """An empty typer application, or a group of commands, set up as all of fedward's are."""
+    return typer.Typer(
+        name=name,
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
 
 
 def run_command(app: Callable[..., object], name: str) -> None:
@@ -36,6 +51,6 @@ def run_command(app: Callable[..., object], name: str) -> None:
 
 def fail(message: str, status: int) -> None:
     """Print one line to standard error and exit."""
-    line = " ".join(message.split())
+    line = " ".join(printable(message).split())  # a plan's text may hold control characters
     sys.stderr.write(f"error: {line}\n")
     sys.exit(status)

@@ -12,6 +12,7 @@ from fedward_common.guarantee import statement_of
 from fedward_common.plan.sections import CountQuery, GradientQuery, HistogramQuery, MomentsQuery
 from fedward_common.queries.task import Task
 from fedward_common.study import Study
+from fedward_common.text import printable, size, under
 
 BYTES_PER_NUMBER = 4
 """One element of Z_{2^32} a coordinate (A5)."""
@@ -55,24 +56,6 @@ def explain(study: Study) -> Explanation:
     )
 
 
-def under(heading: str, items: tuple[str, ...]) -> tuple[str, ...]:
-    """A heading and its indented items; nothing if there is no item."""
-    return (heading, *(f"  {item}" for item in items)) if items else ()
-
-
-def printable(text: str) -> str:
-    """``text`` with every control character replaced by a blank."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def size(count: float) -> str:
-    """A number of bytes for a person: ``22.8 kB``."""
-    for unit, step in (("MB", 1e6), ("kB", 1e3)):
-        if count >= step:
-            return f"{count / step:.1f} {unit}"
-    return f"{count:.0f} bytes"
-
-
 def _model(study: Study) -> str:
     plan = study.plan
     classes = printable(", ".join(plan.study.classes))
@@ -103,9 +86,7 @@ def _task(task: Task) -> str:
                 f"probability {task.sampling_rate:g} and clips the answer to norm {task.clip:g}"
             )
         case HistogramQuery():
-            what = (
-                f"histogram: the model's scores of held-out patients in {query.bins} bins, once"
-            )
+            what = f"histogram: the model's scores of held-out patients in {query.bins} bins, once"
         case _:
             raise MisuseError(f"{task.name}: a query without words")
     return f"{what} ({task.dimension:,} numbers a sum, {noise})"
@@ -117,12 +98,13 @@ def _leaves(study: Study) -> tuple[str, ...]:
     total = sum(BYTES_PER_NUMBER * task.dimension * task.rounds for task in study.tasks)
     attempts = plan.schedule.maximum_attempts
     extra = attempts - study.total_rounds
+    sums = f"{study.total_rounds} masked addends with noise already in them"
+    group = f"at least {plan.secagg.t_min} of the {len(plan.roster.sites)} hospitals"
+    colluding = plan.secagg.colluding
+    colluders = f", even if {colluding} of them help the server" if colluding else ""
     return (
-        f"{study.total_rounds} masked addends with noise already in them, at most {size(largest)} "
-        f"each and {size(total)} in all, and the keys and signatures around them",
+        f"{sums}, at most {size(largest)} each and {size(total)} in all, with keys and signatures",
         f"with retries at most {attempts} addends: {extra} more than the plan needs, each paid for",
-        f"nobody can open one hospital's addend: only the sum of at least {plan.secagg.t_min} of "
-        f"the {len(plan.roster.sites)} hospitals, even if {plan.secagg.colluding} of them help "
-        "the server",
+        f"nobody can open one hospital's addend, only the sum of {group}{colluders}",
         "no image, label, count, score or metric of this hospital leaves it in any other form",
     )

@@ -81,12 +81,12 @@ class Coordinator:
         digest = self.digest = approved_digest(self._plan.digest, approvals)
         group = self._group(approvals, digest)
         store = Checkpoints(self._folder, digest)
-        standing = self._begin(approvals)
-        runner = RoundRunner(self._study, group, digest, self._sites, store, standing)
+        begin = Begin(self._plan.digest, tuple(approval.encode() for approval in approvals))
+        runner = RoundRunner(self._study, group, begin, self._sites, store)
         checkpoint = store.load() or Checkpoint(folding.begin(self._study), ())
         while not self._study.finished(checkpoint.progress.position):
             checkpoint = self._next_round(runner, store, checkpoint)
-        self._publish_last(digest, store, checkpoint.progress.position, standing)
+        self._publish_last(digest, store, checkpoint.progress.position, runner)
         return checkpoint
 
     def _next_round(
@@ -98,7 +98,7 @@ class Coordinator:
         for e in store.attempts(checkpoint):
             self._check_attempts(e)
             try:
-                self._sites.present()
+                runner.admit()
                 runner.catch_up(position)
                 summed = runner.attempt(e, checkpoint.progress)
                 break
@@ -172,22 +172,14 @@ class Coordinator:
         secagg = self._plan.secagg
         return Group(members, secagg.t_min, secagg.colluding, digest)
 
-    def _begin(self, approvals: tuple[Approval, ...]) -> dict[str, int]:
-        order = Begin(self._plan.digest, tuple(approval.encode() for approval in approvals))
-        orders = dict.fromkeys(self._sites.present(), order)
-        return {
-            name: reply.position
-            for name, reply in self._sites.exchange(orders, ADMISSION_SECONDS)
-            if isinstance(reply, Standing)
-        }
-
     def _publish_last(
-        self, digest: bytes, store: Checkpoints, position: int, standing: Mapping[str, int]
+        self, digest: bytes, store: Checkpoints, position: int, runner: RoundRunner
     ) -> None:
         """Give every site the sums it has not folded in, so that it holds the released model."""
+        runner.admit()
         orders = {
             name: Publish(digest, start, store.sums(start, position))
-            for name, start in standing.items()
+            for name, start in runner.standing.items()
             if start < position
         }
         for name, reply in self._sites.exchange(orders, ADMISSION_SECONDS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from fedward_common.errors import PeerError
 from fedward_common.messages import (
     MAX_SUMS,
     AgreeOrder,
+    Begin,
     MaskOrder,
     Message,
     Publish,
@@ -51,11 +52,23 @@ class RoundRunner:
 
     study: Study
     group: Group
-    digest: bytes
+    begin: Begin
     sites: Sites
     published: Published
-    standing: dict[str, int]
+    standing: dict[str, int] = field(default_factory=dict)
     riding: dict[int, dict[str, bytes]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> bytes:
+        """H over plan and approvals: the study as sites know it."""
+        return self.group.plan_digest
+
+    def admit(self) -> None:
+        """Begin the study at the sites that are there and have not told where they stand."""
+        new = [name for name in self.sites.present() if name not in self.standing]
+        for name, reply in self._exchange(dict.fromkeys(new, self.begin)):
+            if isinstance(reply, Standing):
+                self.standing[name] = reply.position
 
     def attempt(self, e: int, progress: Progress) -> Summed:
         """One attempt at the sum that follows ``progress``.
@@ -111,8 +124,7 @@ class RoundRunner:
                 for name, start in behind.items()
             }
             answered = 0
-            deadline = self.study.plan.schedule.round_deadline_seconds
-            for name, reply in self.sites.exchange(orders, deadline):
+            for name, reply in self._exchange(orders):
                 if isinstance(reply, Standing) and reply.position > behind[name]:
                     self.standing[name] = reply.position
                     answered += 1
@@ -148,10 +160,7 @@ class RoundRunner:
         decode: Callable[[bytes], object],
         following: int = 0,
     ) -> S:
-        if not orders:
-            return state
-        deadline = self.study.plan.schedule.round_deadline_seconds
-        for name, reply in self.sites.exchange(orders, deadline):
+        for name, reply in self._exchange(orders):
             if not isinstance(reply, StepReply):
                 log.warning("%s: an unexpected reply", name)
                 continue
@@ -159,6 +168,10 @@ class RoundRunner:
             if following and reply.share:
                 self.riding.setdefault(following, {})[name] = reply.share
         return state
+
+    def _exchange(self, orders: Mapping[str, Message]) -> Iterator[tuple[str, Message]]:
+        deadline = self.study.plan.schedule.round_deadline_seconds
+        return self.sites.exchange(orders, deadline) if orders else iter(())
 
     def _receive(self, state: S, name: str, data: bytes, decode: Callable[[bytes], object]) -> S:
         """Fold one site's message in; a malformed one counts as none."""

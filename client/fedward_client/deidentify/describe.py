@@ -32,8 +32,7 @@ def summary(profile: Profile) -> tuple[str, ...]:
     options = ", ".join(sorted(profile.options)) or "none"
     return (
         f"options of PS3.15 Annex E in force: {options}",
-        "attributes: only those listed as kept are written, and only with plausible values; every "
-        "other one is removed, private, overlay and curve groups included",
+        "attributes: what no rule keeps is removed, private, overlay and curve groups included",
         f"dates and times: {_DATES[profile.retain.dates]}",
         f"burned-in text: {_TEXT[pixels.text]}; masks for {len(profile.mask)} layouts",
         f"secondary capture: {_REFUSE[pixels.secondary_capture]}",

@@ -72,29 +72,46 @@ def release_folder(
     _check_places(source, out, report)
     files = _files(source)
     created = not out.exists()
-    staging = out / STAGING
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        outcome, lines = _clean_all(source, files, staging, deidentifier, progress)
+        outcome, lines = _clean_all(source, files, _staging(out), deidentifier, progress)
         if report is not None:
             write_atomic(report, "".join(lines).encode("ascii"), mode=0o600)
-        for entry in sorted(staging.iterdir()):
-            entry.rename(out / entry.name)
-        staging.rmdir()
-    except BaseException as error:
-        shutil.rmtree(out if created else staging, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise StorageError(
-                f"{out}: cannot be written ({error.strerror}); free disk space, then run it again"
-            ) from error
+        _publish(out)
+    except OSError as error:
+        _empty(out, remove=created)
+        raise StorageError(
+            f"{out}: cannot be written ({error.strerror}); free disk space, then run it again"
+        ) from error
+    except BaseException:
+        _empty(out, remove=created)
         raise
     if not outcome.written:
-        if created:
-            out.rmdir()
+        _empty(out, remove=created)
         reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(outcome.refused.items()))
         raise OperatorError(f"{source}: no file can be used: {reasons}")
     return outcome
+
+
+def _staging(out: Path) -> Path:
+    """A fresh hidden folder within ``out``: a later rename never crosses a file system."""
+    staging = out / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def _publish(out: Path) -> None:
+    for entry in sorted((out / STAGING).iterdir()):
+        entry.rename(out / entry.name)
+    (out / STAGING).rmdir()
+
+
+def _empty(out: Path, *, remove: bool) -> None:
+    """Take back everything that was written: ``out`` was empty, or not there, before."""
+    for entry in out.iterdir() if out.is_dir() else ():
+        shutil.rmtree(entry, ignore_errors=True)
+    if remove:
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def _clean_all(
@@ -122,6 +139,8 @@ def _clean_all(
 
 def _clean(file: Path, staging: Path, deidentifier: Deidentifier, outcome: Release) -> str:
     """Write one file clean, or return the reason why not."""
+    if not file.is_file():  # a pipe or a device would block, a dangling link cannot be read
+        return UNREADABLE
     try:
         data = file.read_bytes()
     except OSError:

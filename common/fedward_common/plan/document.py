@@ -79,7 +79,7 @@ def plan_from_canonical(data: bytes) -> Plan:
         raise PlanError("plan", [f"{len(data)} bytes exceed the limit of {MAX_PLAN_BYTES}"])
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError("plan", ["not JSON"]) from error
     if not isinstance(document, dict):
         raise PlanError("plan", ["not a JSON object"])

@@ -1,0 +1,44 @@
+"""All commands of ``fedward-client``, put together. What they do stands in the modules beside."""
+
+from __future__ import annotations
+
+import typer
+
+from fedward_client.cli import budget, images, plans, site
+from fedward_common.command import new_app, run_command
+
+NAME = "fedward-client"
+
+app = new_app(NAME, "A hospital's side of fedward: its data, its decisions, its privacy budget.")
+members = new_app("members", "Other hospitals, verified person to person.")
+plan = new_app("plan", "Study plans: read them, then approve or reject them.")
+ledger = new_app("ledger", "The privacy budget: what was spent and what a plan would cost.")
+audit = new_app("audit", "The record of what was decided and what left.")
+
+app.command()(site.init)
+app.command()(site.status)
+app.command()(images.add)
+app.command()(images.deidentify)
+app.command()(images.describe)
+app.command()(images.predict)
+members.command()(site.confirm)
+plan.command("show")(plans.show)
+plan.command("approve")(plans.approve)
+plan.command("reject")(plans.reject)
+plan.command("import")(plans.import_plan)
+ledger.command("show")(budget.show)
+ledger.command("verify")(budget.verify)
+ledger.command("forecast")(budget.forecast)
+audit.command("verify")(budget.verify_log)
+for group in (members, plan, ledger, audit):
+    app.add_typer(group)
+
+
+@app.callback()
+def _program() -> None:
+    """A hospital's side of fedward: its data, its decisions, its privacy budget."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(app, NAME)

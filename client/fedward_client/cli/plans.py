@@ -1,0 +1,186 @@
+"""Commands on plans: importing, reading in plain words, approving, rejecting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
+from fedward_client.cli.site import study_name
+from fedward_common.errors import OperatorError
+from fedward_common.text import printable, under
+
+if TYPE_CHECKING:
+    from fedward_client.approval import Review
+    from fedward_client.site import Site
+    from fedward_client.studies import StudyRecord
+
+DigestArgument = Annotated[
+    str, typer.Argument(help="The plan's digest, or as much of it as is unique.")
+]
+
+
+def import_plan(
+    file: Annotated[Path, typer.Argument(help="A plan that the coordinator has signed.")],
+    site: SiteOption = DEFAULT_SITE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take in a signed plan, so that it can be read and decided on before any connection.
+
+    Example: fedward-client plan import pneumonia.plan
+    """
+    from fedward_client.admission import receive_proposal
+    from fedward_client.site import open_site
+    from fedward_common.messages import Propose
+    from fedward_common.plan.files import read_signed_plan
+
+    signed, plan = read_signed_plan(file)
+    with open_site(site) as opened:
+        receive_proposal(opened, Propose(signed.canonical, signed.signature))
+    digest = plan.digest.hex()
+    if as_json:
+        tell_json({"study": plan.study.name, "plan": digest})
+        return
+    tell(
+        (
+            f"plan {digest} of study {plan.study.name} waits for your decision",
+            f"read it with: fedward-client plan show {digest[:16]}",
+        )
+    )
+
+
+def show(
+    digest: Annotated[str, typer.Argument(help="Part of a digest; all plans without it.")] = "",
+    site: SiteOption = DEFAULT_SITE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a plan computes, what leaves, what it costs, and whether this site would take part.
+
+    Example: fedward-client plan show 3f9c
+    """
+    from fedward_client.site import open_site
+
+    with open_site(site) as opened:
+        if not digest:
+            _show_all(opened, as_json=as_json)
+            return
+        from fedward_client.approval import review
+
+        record = _find(opened, digest)
+        outcome = review(opened, record.plan_digest)
+        if as_json:
+            tell_json(_review_json(opened, record, outcome))
+        else:
+            tell(_review_lines(opened, record, outcome))
+
+
+def approve(
+    digest: DigestArgument, site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False
+) -> None:
+    """Sign this site's consent to a plan, unless the policy or the budget forbids it.
+
+    Example: fedward-client plan approve 3f9c
+    """
+    from fedward_client.approval import approve_plan
+    from fedward_client.site import open_site
+
+    with open_site(site) as opened:
+        record = _find(opened, digest)
+        outcome = approve_plan(opened, record.plan_digest)
+    _tell_decision(outcome.plan.study.name, record, "approved", as_json=as_json)
+
+
+def reject(
+    digest: DigestArgument, site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False
+) -> None:
+    """Record that this site takes no part in a plan.
+
+    Example: fedward-client plan reject 3f9c
+    """
+    from fedward_client.approval import reject_plan
+    from fedward_client.site import open_site
+
+    with open_site(site) as opened:
+        record = _find(opened, digest)
+        reject_plan(opened, record.plan_digest)
+    _tell_decision(study_name(record), record, "rejected", as_json=as_json)
+
+
+def _find(site: Site, digest: str) -> StudyRecord:
+    wanted = digest.lower()
+    found = [r for r in site.studies.all() if r.plan_digest.hex().startswith(wanted)]
+    if len(found) != 1:
+        problem = "stands for several plans; give more of it" if found else "no such plan here"
+        raise OperatorError(f"plan {digest}: {problem}; `fedward-client plan show` lists them")
+    return found[0]
+
+
+def _show_all(site: Site, *, as_json: bool) -> None:
+    records = site.studies.all()
+    if as_json:
+        tell_json(
+            [
+                {"plan": r.plan_digest.hex(), "study": study_name(r), "state": str(r.state)}
+                for r in records
+            ]
+        )
+        return
+    tell(f"{r.plan_digest.hex()[:16]}  {r.state:9}  {study_name(r)}" for r in records)
+    if not records:
+        tell(("no plan yet; `fedward-client plan import FILE` takes one in",))
+
+
+def _review_lines(site: Site, record: StudyRecord, outcome: Review) -> tuple[str, ...]:
+    from fedward_client.cli.budget import forecast_lines
+    from fedward_common.explain import explain
+    from fedward_common.study import Study
+
+    study = Study(outcome.plan)
+    members = tuple(
+        f"{printable(member.name)}: {_standing(site, member.name, outcome)}"
+        for member in outcome.plan.roster.sites
+    )
+    allowed = ("this site's policy allows it",)
+    return (
+        *explain(study).lines(),
+        *under("This site's budget", forecast_lines(site, study)),
+        *under("Hospitals", members),
+        *under("Refused because" if outcome.refusals else "Verdict", outcome.refusals or allowed),
+        f"State: {record.state}",
+    )
+
+
+def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, Any]:
+    from fedward_client.cli.budget import forecast_json
+    from fedward_common.explain import explain
+    from fedward_common.study import Study
+
+    study, statement = Study(outcome.plan), outcome.statement
+    return {
+        "plan": outcome.plan.digest.hex(),
+        "study": outcome.plan.study.name,
+        "state": str(record.state),
+        "epsilon": statement.epsilon,
+        "epsilon_worst_case": statement.epsilon_worst_case,
+        "delta": statement.delta,
+        "forecast": forecast_json(site, study),
+        "unverified": outcome.unverified,
+        "refusals": outcome.refusals,
+        "explanation": explain(study).to_json(),
+    }
+
+
+def _standing(site: Site, name: str, outcome: Review) -> str:
+    if name == site.name:
+        return "this site"
+    return "not verified by this site" if name in outcome.unverified else "verified"
+
+
+def _tell_decision(name: str, record: StudyRecord, decision: str, *, as_json: bool) -> None:
+    digest = record.plan_digest.hex()
+    if as_json:
+        tell_json({"plan": digest, "study": name, "state": decision})
+    else:
+        tell((f"plan {digest[:16]} of study {name}: {decision}",))

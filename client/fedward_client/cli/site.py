@@ -1,0 +1,133 @@
+"""Commands on the site itself: making it, its state, and the other hospitals it has verified."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
+from fedward_common.errors import OperatorError
+from fedward_common.text import printable
+from fedward_common.identity import SitePublic, parse_site_public, spell
+
+if TYPE_CHECKING:
+    from fedward_client.site import Site
+    from fedward_client.studies import StudyRecord
+
+PUBLIC = "SITE.pub"
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens.")],
+    site: SiteOption = DEFAULT_SITE,
+    holdout_fraction: Annotated[
+        float,
+        typer.Option("--holdout-fraction", help="Share of patients never trained on; fixed."),
+    ] = 0.2,
+    as_json: JsonOption = False,
+) -> None:
+    """Make this hospital's site folder: keys, an empty database, a policy that refuses everything.
+
+    Example: fedward-client init north-hospital --site /srv/fedward
+    """
+    from fedward_client.site import POLICY, create_site
+
+    create_site(site, name, holdout_fraction=holdout_fraction)
+    public = _read_public(site / PUBLIC)
+    if as_json:
+        tell_json({"site": name, "folder": str(site), "fingerprint": public.fingerprint.hex()})
+        return
+    tell(
+        (
+            f"site {name} is ready in {site}",
+            f"fingerprint: {spell(public.fingerprint)}",
+            "  read it to the other hospitals yourself, not through the coordinator",
+            f"public keys: {site / PUBLIC}: send it to the coordinator and the other hospitals",
+            f"policy: {site / POLICY} refuses every study until you fill it in",
+            f"back up {site / 'identity'}: nobody can restore these keys for you",
+        )
+    )
+
+
+def confirm(
+    public: Annotated[Path, typer.Argument(help="The other hospital's SITE.pub.")],
+    site: SiteOption = DEFAULT_SITE,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="The fingerprints have been compared.")
+    ] = False,
+) -> None:
+    """Record that you compared another hospital's fingerprint with its operator.
+
+    Example: fedward-client members confirm south/SITE.pub
+    """
+    from fedward_client.members import Members
+    from fedward_client.site_folder import open_site
+
+    member = _read_public(public)
+    tell((f"hospital {printable(member.name)}", f"fingerprint: {spell(member.fingerprint)}"))
+    with open_site(site) as folder:
+        if not yes and not _asked("Did its operator read you the same fingerprint?"):
+            raise OperatorError(
+                f"{public}: not confirmed; compare the fingerprint by phone, then give --yes"
+            )
+        Members(folder.database).confirm(member)
+    tell((f"{printable(member.name)} is verified",))
+
+
+def status(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
+    """Show what this site holds, which studies it knows and what privacy is spent.
+
+    Example: fedward-client status --json
+    """
+    from fedward_client.cli.budget import account_lines, accounts_json
+    from fedward_client.site import open_site
+
+    with open_site(site) as opened:
+        public = opened.identity.public()
+        counts = dict(opened.folder.catalogue.counts())
+        studies = [_study(record) for record in opened.studies.all()]
+        if as_json:
+            tell_json(
+                {
+                    "site": opened.name,
+                    "fingerprint": public.fingerprint.hex(),
+                    "catalogue": counts,
+                    "studies": studies,
+                    "accounts": accounts_json(opened),
+                }
+            )
+            return
+        tell((f"site {opened.name}", f"fingerprint: {spell(public.fingerprint)}"))
+        tell(f"{name.replace('_', ' ')}: {number}" for name, number in counts.items())
+        tell(f"study {s['name']} ({s['plan'][:16]}): {s['state']}" for s in studies)
+        tell(account_lines(opened))
+
+
+def study_name(record: StudyRecord) -> str:
+    """The name of a study that the site knows."""
+    from fedward_common.plan.document import plan_from_canonical
+
+    return plan_from_canonical(record.plan).study.name
+
+
+def _study(record: StudyRecord) -> dict[str, Any]:
+    return {
+        "name": study_name(record),
+        "plan": record.plan_digest.hex(),
+        "state": str(record.state),
+    }
+
+
+def _asked(question: str) -> bool:
+    return sys.stdin.isatty() and typer.confirm(question)
+
+
+def _read_public(path: Path) -> SitePublic:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{path}: cannot be read; give a site's {PUBLIC}") from error
+    return parse_site_public(text, str(path))
