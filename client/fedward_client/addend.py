@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from fedward_client.cohort import Cohort
 from fedward_client.training.augmentation import Augmentation
-from fedward_client.training.gradients import Patient, RuntimeOptions, clipped_sum
+from fedward_client.training.gradients import Patient, clipped_sum
+from fedward_client.training.runtime import RuntimeOptions
 from fedward_common.models.prediction import Standardisation, scores
 from fedward_common.plan.sections import CountQuery, GradientQuery, HistogramQuery, MomentsQuery
 from fedward_common.privacy.noise import discrete_gaussian

@@ -64,7 +64,7 @@ def load_model(path: Path) -> SharedModel:
         OperatorError: unreadable, not a fedward model, one of a table, or not whole.
     """
     try:
-        with safe_open(path, framework="numpy") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="numpy") as file:
             plan = (file.metadata() or {}).get(PLAN, "")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

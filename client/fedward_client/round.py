@@ -85,6 +85,7 @@ class SiteService:
         arrived = self._clock()
         stored = self._site.rounds.replied(order.study, order.e, order.TAG, data)
         if stored is not None:
+            self._site.audit.sent(order.TAG, order.e, stored, self._site.ledger.head())
             return stored
         running = self._study(order.study)
         reply = self._serve(order, running, data).encode()

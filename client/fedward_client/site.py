@@ -19,7 +19,7 @@ from fedward_client.policy import Policy, default_policy_text, load_policy
 from fedward_client.round_state import RoundStore
 from fedward_client.site_folder import SiteFolder, load_key
 from fedward_client.studies import Studies
-from fedward_client.training.gradients import RuntimeOptions
+from fedward_client.training.runtime import RuntimeOptions
 from fedward_common import keys
 from fedward_common.files import write_atomic
 from fedward_common.identity import SiteIdentity

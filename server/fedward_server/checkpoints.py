@@ -80,18 +80,7 @@ class Checkpoints:
 
     def load(self) -> Checkpoint | None:
         """The restart point, or None before the first round ended."""
-        state = self._folder / "state.bin"
-        if not state.exists():
-            return None
-        try:
-            progress = decode_progress(state.read_bytes())
-            rounds = json.loads((self._folder / "history.json").read_text())["rounds"]
-        except (PeerError, OSError, ValueError, KeyError) as error:
-            raise IntegrityError(
-                f"{self._folder}: the checkpoint is damaged; restore it from a backup"
-            ) from error
-        # A crash between the two writes leaves a history one round ahead: that round is repeated.
-        return Checkpoint(progress, tuple(rounds[: progress.position]))
+        return load_checkpoint(self._folder)
 
     def _sum_path(self, position: int) -> Path:
         return self._folder / "sums" / f"{position:06d}.u32"
@@ -105,3 +94,23 @@ class Checkpoints:
             raise OperatorError(
                 f"{self._folder}: holds another study; choose an empty folder or remove this one"
             )
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The restart point in a study's folder, or None before the first round ended.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    state = folder / "state.bin"
+    if not state.exists():
+        return None
+    try:
+        progress = decode_progress(state.read_bytes())
+        rounds = json.loads((folder / "history.json").read_text())["rounds"]
+    except (PeerError, OSError, ValueError, KeyError) as error:
+        raise IntegrityError(
+            f"{folder}: the checkpoint is damaged; restore it from a backup"
+        ) from error
+    # A crash between the two writes leaves a history one round ahead: that round is repeated.
+    return Checkpoint(progress, tuple(rounds[: progress.position]))

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from fedward_client.addend import vector_sum
 from fedward_client.cohort import Cohort
 from fedward_client.training.augmentation import Augmentation
-from fedward_client.training.gradients import Patient, RuntimeOptions, clipped_sum
+from fedward_client.training.gradients import Patient, clipped_sum
+from fedward_client.training.runtime import RuntimeOptions
 from fedward_common import optimizer
 from fedward_common import progress as folding
 from fedward_common.models.prediction import Standardisation

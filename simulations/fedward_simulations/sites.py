@@ -9,7 +9,7 @@ from fedward_client.intake.add import add_folder, deidentifier_of
 from fedward_client.intake.reconcile import Reconciliation
 from fedward_client.intake.table import add_table
 from fedward_client.site import Site, create_site, open_site
-from fedward_client.training.gradients import RuntimeOptions
+from fedward_client.training.runtime import RuntimeOptions
 from fedward_simulations.hospitals import Hospital
 from fedward_simulations.randomness import Randomness
 

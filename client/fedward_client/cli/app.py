@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from fedward_client.cli import budget, images, plans, site
 from fedward_common.command import new_app, run_command
 

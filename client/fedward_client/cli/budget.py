@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def show(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Show what each account has spent against its cap, and on which queries.
+    """Show what was spent, against the caps.
 
     Example: fedward-client ledger show
     """
@@ -44,7 +44,7 @@ def show(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
 
 
 def verify(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Recompute the ledger's hash chain from its first debit.
+    """Recompute the ledger's hash chain.
 
     Example: fedward-client ledger verify
     """
@@ -55,7 +55,7 @@ def verify(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None
 
 
 def verify_log(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Recompute the chains of the ledger and of the log of what was decided and sent.
+    """Recompute the chains of ledger and log.
 
     Example: fedward-client audit verify
     """
@@ -71,7 +71,9 @@ def forecast(
     site: SiteOption = DEFAULT_SITE,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what the accounts will stand at if this plan runs with all the attempts it may use.
+    """Show the accounts as they would stand after a plan.
+
+    All the attempts that the plan allows are counted, because no debit is ever refunded.
 
     Example: fedward-client ledger forecast study.plan
     """

@@ -44,7 +44,9 @@ def add(
     site: SiteOption = DEFAULT_SITE,
     as_json: JsonOption = False,
 ) -> None:
-    """De-identify images and store them encrypted; what is stored already is skipped.
+    """De-identify images and store them encrypted.
+
+    What is stored already is skipped; a broken file or label stops everything before it begins.
 
     Example: fedward-client add /pacs/export --labels labels.csv
     """
@@ -79,7 +81,9 @@ def deidentify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write de-identified copies under keyed names; every file is written or refused with a reason.
+    """Write de-identified copies for release.
+
+    Names are keyed pseudonyms; every input is written, or refused with a reason.
 
     Example: fedward-client deidentify export clean --key-file key.hex --report report.jsonl
     """
@@ -99,7 +103,9 @@ def deidentify(
 
 
 def describe(profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """Show what a profile does to every attribute; without --profile, the one for release.
+    """Show what a profile does to every attribute.
+
+    Without --profile it is the one that `deidentify` uses.
 
     Example: fedward-client describe --profile research.toml
     """
@@ -122,9 +128,9 @@ def predict(
     site: SiteOption = DEFAULT_SITE,
     as_json: JsonOption = False,
 ) -> None:
-    """Score new images with the shared model, here; an instance is named by its pseudonym.
+    """Score images with the shared model, here.
 
-    The scores are a research result, not a diagnosis.
+    An instance is named by its pseudonym. Scores are a research result, not a diagnosis.
 
     Example: fedward-client predict model.safetensors new-study/
     """

@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 SiteOption = Annotated[
-    Path, typer.Option("--site", envvar="FEDWARD_SITE", help="The site's folder.")
+    Path,
+    typer.Option(
+        "--site",
+        envvar="FEDWARD_SITE",
+        show_envvar=False,
+        show_default=False,
+        help="The site's folder; FEDWARD_SITE or ./site without it.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
 

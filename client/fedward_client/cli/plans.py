@@ -27,7 +27,7 @@ def import_plan(
     site: SiteOption = DEFAULT_SITE,
     as_json: JsonOption = False,
 ) -> None:
-    """Take in a signed plan, so that it can be read and decided on before any connection.
+    """Take in a signed plan, to be read and decided on.
 
     Example: fedward-client plan import pneumonia.plan
     """
@@ -56,7 +56,9 @@ def show(
     site: SiteOption = DEFAULT_SITE,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a plan computes, what leaves, what it costs, and whether this site would take part.
+    """Say in plain words what a plan does and costs.
+
+    Without a digest, list the plans that this site knows.
 
     Example: fedward-client plan show 3f9c
     """
@@ -79,7 +81,9 @@ def show(
 def approve(
     digest: DigestArgument, site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False
 ) -> None:
-    """Sign this site's consent to a plan, unless the policy or the budget forbids it.
+    """Sign this site's consent to a plan.
+
+    The policy or the budget may forbid it: then every reason is named.
 
     Example: fedward-client plan approve 3f9c
     """

@@ -10,11 +10,10 @@ import typer
 
 from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
 from fedward_common.errors import OperatorError
-from fedward_common.text import printable
 from fedward_common.identity import SitePublic, parse_site_public, spell
+from fedward_common.text import printable
 
 if TYPE_CHECKING:
-    from fedward_client.site import Site
     from fedward_client.studies import StudyRecord
 
 PUBLIC = "SITE.pub"
@@ -29,7 +28,9 @@ def init(
     ] = 0.2,
     as_json: JsonOption = False,
 ) -> None:
-    """Make this hospital's site folder: keys, an empty database, a policy that refuses everything.
+    """Make this hospital's site folder.
+
+    It has fresh keys, an empty database and a policy that refuses everything.
 
     Example: fedward-client init north-hospital --site /srv/fedward
     """
@@ -59,7 +60,7 @@ def confirm(
         bool, typer.Option("--yes", help="The fingerprints have been compared.")
     ] = False,
 ) -> None:
-    """Record that you compared another hospital's fingerprint with its operator.
+    """Record that you compared a fingerprint with its operator.
 
     Example: fedward-client members confirm south/SITE.pub
     """
@@ -78,7 +79,7 @@ def confirm(
 
 
 def status(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Show what this site holds, which studies it knows and what privacy is spent.
+    """Show what is held, known and spent.
 
     Example: fedward-client status --json
     """

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedward_client.training.augmentation import DRAWS, Augmentation, draw, views
-from fedward_client.training.per_sample import Engine, PerSample
-from fedward_common.errors import MisuseError, OperatorError
+from fedward_client.training.per_sample import PerSample
+from fedward_client.training.runtime import RuntimeOptions
+from fedward_common.errors import MisuseError
 from fedward_common.models.features import model_input_shape
 from fedward_common.models.prediction import Standardisation
 from fedward_common.models.spec import ModelSpec
@@ -32,28 +33,6 @@ class Patient:
 
     inputs: NDArray[np.float32]
     label: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeOptions:
-    """Choices that change speed and memory, never the guarantee: local, not part of the plan.
-
-    Attributes:
-        micro_batch: Views in one pass through the model.
-        threads: CPU threads of torch.
-        device: A torch device such as ``cpu`` or ``cuda``.
-        engine: How per-sample gradients are computed.
-    """
-
-    micro_batch: int = 64
-    threads: int = 1
-    device: str = "cpu"
-    engine: Engine = "opacus"
-
-    def __post_init__(self) -> None:
-        for name in ("micro_batch", "threads"):
-            if getattr(self, name) < 1:
-                raise OperatorError(f"runtime.{name}: {getattr(self, name)} is not positive")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,14 +10,11 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor
 
+from fedward_client.training.runtime import Engine
 from fedward_common.models.losses import per_image_loss
 from fedward_common.models.networks import build
 from fedward_common.models.parameters import load_flat
 from fedward_common.models.spec import ModelSpec
-
-Engine = Literal["opacus", "opacus-functorch"]
-"""``opacus``: its analytic rule per layer; ``opacus-functorch``: the same through vmap."""
-
 
 # Images are data, not parameters: they need no gradient, which torch finds worth a warning.
 warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients")

@@ -1,0 +1,221 @@
+"""``fedward-server``: what the coordinator of a study runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedward_common import keys
+from fedward_common.command import new_app, run_command
+from fedward_common.errors import OperatorError
+from fedward_common.files import write_atomic
+from fedward_common.identity import spell
+from fedward_common.plan.document import read_toml
+from fedward_common.plan.files import read_plan
+from fedward_common.randomness import os_random
+from fedward_common.text import printable
+from fedward_server.server_folder import PLAN, ServerFolder, create_server, open_server
+
+if TYPE_CHECKING:
+    from fedward_common.study import Study
+
+NAME = "fedward-server"
+STUDY_ID_BYTES = 16
+DEFAULT_SERVER = Path("server")
+
+app = new_app(NAME, "The coordinator's side of fedward: sites, plans, results.")
+plan_app = new_app("plan", "Study plans: drafting, reading and signing them.")
+app.add_typer(plan_app)
+
+ServerOption = Annotated[
+    Path,
+    typer.Option(
+        "--server",
+        envvar="FEDWARD_SERVER",
+        show_envvar=False,
+        show_default=False,
+        help="The coordinator's folder; FEDWARD_SERVER or ./server without it.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
+
+
+@app.command()
+def init(server: ServerOption = DEFAULT_SERVER, as_json: JsonOption = False) -> None:
+    """Make the coordinator's folder with a fresh key.
+
+    Example: fedward-server init --server /srv/coordinator
+    """
+    key = keys.signing_public(create_server(server).coordinator).hex()
+    lines = (f"coordinator is ready in {server}", f"public key: {key}")
+    _tell({"folder": str(server), "coordinator": key}, lines, as_json=as_json)
+
+
+@app.command()
+def enrol(
+    public: Annotated[Path, typer.Argument(help="The SITE.pub that a hospital sent.")],
+    server: ServerOption = DEFAULT_SERVER,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a hospital to those that plans are drafted for.
+
+    Example: fedward-server enrol north/SITE.pub
+    """
+    try:
+        text = public.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{public}: cannot be read; give a site's SITE.pub") from error
+    site = open_server(server).enrol(text, str(public))
+    lines = (
+        f"{printable(site.name)} is enrolled",
+        f"fingerprint: {spell(site.fingerprint)}",
+        "  hospitals confirm it with each other, not through you",
+    )
+    _tell({"site": site.name, "fingerprint": site.fingerprint.hex()}, lines, as_json=as_json)
+
+
+@plan_app.command()
+def create(
+    draft: Annotated[Path, typer.Argument(help="A plan in TOML without roster and study id.")],
+    epsilon: Annotated[float, typer.Option("--epsilon", help="What a patient may be charged.")],
+    patients_per_site: Annotated[
+        int,
+        typer.Option("--patients-per-site", help="A public round figure, not a count.", min=1),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The plan; STUDY.plan.json without it.")
+    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    as_json: JsonOption = False,
+) -> None:
+    """Complete a draft: roster, noise, ring, first model.
+
+    Noise multipliers that the draft leaves out are chosen to meet epsilon.
+
+    Example: fedward-server plan create draft.toml --epsilon 2 --patients-per-site 500
+    """
+    from fedward_common.study import Study
+    from fedward_server.planning import Target, draft_plan
+
+    document = _completed(read_toml(draft), open_server(server), str(draft))
+    plan = draft_plan(document, Target(epsilon, patients_per_site), str(draft))
+    path = out or Path(f"{plan.study.name}.plan.json")
+    if path.exists():
+        raise OperatorError(f"{path}: already exists; choose another --out or remove it")
+    text = json.dumps(json.loads(plan.canonical), indent=2) + "\n"
+    write_atomic(path, text.encode("ascii"))
+    _tell_study(Study(plan, str(draft)), f"plan written to {path}: not signed yet", as_json=as_json)
+
+
+@plan_app.command()
+def sign(
+    plan: Annotated[Path, typer.Argument(help="A plan that `plan create` wrote.")],
+    server: ServerOption = DEFAULT_SERVER,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a plan; from now on it can only be replaced by another study.
+
+    Example: fedward-server plan sign pneumonia.plan.json
+    """
+    from fedward_common.study import Study
+
+    folder = open_server(server)
+    document = Study(read_plan(plan), str(plan)).plan
+    own = keys.signing_public(folder.coordinator).hex()
+    if document.roster.coordinator != own:
+        raise OperatorError(
+            f"{plan}: roster.coordinator is another coordinator's key; create the plan here"
+        )
+    signed = folder.sign(document).folder / PLAN
+    digest = document.digest.hex()
+    lines = (f"plan {digest} is signed", f"send this file to every hospital: {signed}")
+    record = {"study": document.study.name, "plan": digest, "file": str(signed)}
+    _tell(record, lines, as_json=as_json)
+
+
+@plan_app.command()
+def show(
+    plan: Annotated[Path, typer.Argument(help="A plan, signed or not.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say in plain words what a plan does and costs.
+
+    Example: fedward-server plan show pneumonia.plan.json
+    """
+    from fedward_common.study import Study
+
+    _tell_study(Study(read_plan(plan), str(plan)), "", as_json=as_json)
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(help="The name of a study that has run.")],
+    server: ServerOption = DEFAULT_SERVER,
+) -> None:
+    """Write the model, its card and the report of a finished study again.
+
+    Example: fedward-server report pneumonia
+    """
+    from fedward_common.study import Study
+    from fedward_server.checkpoints import load_checkpoint
+    from fedward_server.run_record import finish_run
+
+    stored = open_server(server).study(study)
+    rounds = Study(stored.signed.open()).total_rounds
+    checkpoint = load_checkpoint(stored.folder)
+    done = 0 if checkpoint is None else checkpoint.progress.position
+    if checkpoint is None or done < rounds:
+        raise OperatorError(
+            f"study {study}: {done} of {rounds} sums are done; wait until it has finished"
+        )
+    typer.echo(f"report: {finish_run(stored, checkpoint)}")
+
+
+def _completed(document: dict[str, Any], folder: ServerFolder, source: str) -> dict[str, Any]:
+    """A draft with what only this coordinator knows: the enrolled sites and a fresh study id."""
+    if "roster" in document:
+        raise OperatorError(f"{source}: roster: the enrolled sites fill it in; remove it")
+    study = document.get("study")
+    if isinstance(study, dict):
+        if "id" in study:
+            raise OperatorError(f"{source}: study.id: every plan gets a fresh one; remove it")
+        study = {"id": os_random(STUDY_ID_BYTES).hex(), **study}
+    roster = {
+        "coordinator": keys.signing_public(folder.coordinator).hex(),
+        "sites": [
+            {"name": s.name, "identity": s.identity.hex(), "transport": s.transport.hex()}
+            for s in folder.sites()
+        ],
+    }
+    return {**document, **({} if study is None else {"study": study}), "roster": roster}
+
+
+def _tell_study(study: Study, note: str, *, as_json: bool) -> None:
+    from fedward_common.explain import explain
+    from fedward_common.guarantee import statement_of
+
+    statement, words = statement_of(study), explain(study)
+    record = {
+        "study": study.plan.study.name,
+        "plan": study.plan.digest.hex(),
+        "epsilon": statement.epsilon,
+        "epsilon_worst_case": statement.epsilon_worst_case,
+        "delta": statement.delta,
+        "explanation": words.to_json(),
+    }
+    hospitals = ", ".join(printable(site.name) for site in study.plan.roster.sites)
+    lines = (*words.lines(), f"Hospitals: {hospitals}", *([note] if note else []))
+    _tell(record, lines, as_json=as_json)
+
+
+def _tell(record: dict[str, Any], lines: tuple[str, ...], *, as_json: bool) -> None:
+    for line in (json.dumps(record, indent=2),) if as_json else lines:
+        typer.echo(line)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(app, NAME)
