@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,7 +275,7 @@ class MemorySites:
         for name in list(self._open):
             self.restart(name)
 
-    def __enter__(self) -> MemorySites:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

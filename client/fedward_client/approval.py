@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from fedward_client.policy import PlanFacts, QueryFacts
 from fedward_client.site import Site
+from fedward_client.studies import StudyRecord, StudyState
 from fedward_client.study_cohort import open_cohort
 from fedward_common import keys
 from fedward_common.errors import OperatorError, PolicyRefusalError
-from fedward_common.guarantee import statement_of
+from fedward_common.guarantee import accounts_of, statement_of
 from fedward_common.identity import approve
 from fedward_common.plan.document import Plan, plan_from_canonical
 from fedward_common.privacy.statement import PrivacyStatement
@@ -32,9 +33,7 @@ def review(site: Site, plan_digest: bytes) -> Review:
     Raises:
         OperatorError: no such plan, or a package too old or too new for it.
     """
-    record = site.studies.by_plan(plan_digest)
-    if record is None:
-        raise OperatorError(f"plan {plan_digest.hex()[:16]}: not known here; see `plan show`")
+    record = _known(site, plan_digest)
     study = Study(plan_from_canonical(record.plan))
     statement = statement_of(study)
     unverified = tuple(
@@ -43,19 +42,27 @@ def review(site: Site, plan_digest: bytes) -> Review:
         if member.name != site.name and not site.members.is_verified(member)
     )
     policy = _policy_problems(site, study, statement, unverified)
-    refusals = (*_seat_problems(site, study.plan), *policy)
+    refusals = (*_seat_problems(site, study.plan), *policy, *_budget_problems(site, study))
     return Review(study.plan, statement, unverified, refusals)
 
 
 def approve_plan(site: Site, plan_digest: bytes) -> Review:
     """Sign the site's consent with a fresh encryption key for this plan (A1).
 
+    A plan that is approved already keeps its approval: others may hold it, and its key with it.
+
     Raises:
+        OperatorError: no such plan, or its study has begun.
         PolicyRefusalError: the policy or the budget forbids it; every reason is named.
     """
+    record = _known(site, plan_digest)
+    if record.state in (StudyState.RUNNING, StudyState.FINISHED):
+        raise OperatorError(f"plan {plan_digest.hex()[:16]}: its study has begun; see `plan show`")
     outcome = review(site, plan_digest)
     if outcome.refusals:
         raise PolicyRefusalError(f"{outcome.plan.study.name}: " + "; ".join(outcome.refusals))
+    if record.state is StudyState.APPROVED:
+        return outcome
     encryption = site.new_encryption_key(plan_digest)
     consent = approve(site.identity.identity, plan_digest, keys.encryption_public(encryption))
     site.studies.approve(plan_digest, consent.encode())
@@ -64,12 +71,18 @@ def approve_plan(site: Site, plan_digest: bytes) -> Review:
 
 
 def reject_plan(site: Site, plan_digest: bytes) -> None:
-    """Record the operator's no."""
+    """Record the operator's no, and destroy the key of an approval that it takes back."""
+    record = _known(site, plan_digest)
+    site.studies.reject(plan_digest)
+    site.destroy_encryption_key(plan_digest)
+    site.audit.decided("reject", record.plan, site.ledger.head())
+
+
+def _known(site: Site, plan_digest: bytes) -> StudyRecord:
     record = site.studies.by_plan(plan_digest)
     if record is None:
         raise OperatorError(f"plan {plan_digest.hex()[:16]}: not known here; see `plan show`")
-    site.studies.reject(plan_digest)
-    site.audit.decided("reject", record.plan, site.ledger.head())
+    return record
 
 
 def _seat_problems(site: Site, plan: Plan) -> list[str]:
@@ -105,3 +118,16 @@ def _policy_problems(
         unsafe=plan.secagg.unsafe_for_simulation,
     )
     return site.policy.refusals(facts, simulation=site.simulation)
+
+
+def _budget_problems(site: Site, study: Study) -> list[str]:
+    """What the ledger would refuse on the way, its filter over all plans included (B5, B6)."""
+    caps = site.policy.caps
+    extra = study.plan.schedule.maximum_attempts - study.total_rounds
+    problems = []
+    for account, queries in accounts_of(study).items():
+        if queries and caps.of(account).epsilon > 0.0:  # a cap of zero is the policy's to name
+            excess = site.ledger.excess(account, queries, extra, caps)
+            if excess is not None:
+                problems.append(f"[caps.{account}] does not last to the end of the plan: {excess}")
+    return problems

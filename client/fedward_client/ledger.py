@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 
 from fedward_client.chain import HashChain, Head, Record
 from fedward_client.database import transaction
-from fedward_client.policy import ACCOUNTS, Caps
+from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_client.spending import Account, Run, Spent
 from fedward_common.codec import digest
 from fedward_common.errors import IntegrityError, PolicyRefusalError
@@ -155,8 +155,20 @@ class Ledger:
         ``extra`` attempts beyond their rounds go to the query that they make most expensive. Debits
         are never refunded: this is what approving the plan may cost.
         """
-        self._catch_up()
         cap = caps.of(account)
+        return self._after(account, queries, extra, cap).spent(cap)
+
+    def excess(
+        self, account: str, queries: Iterable[MechanismParameters], extra: int, caps: Caps
+    ) -> str | None:
+        """Say which cap a plan would pass before its end, or None; takes milliseconds."""
+        cap = caps.of(account)
+        return self._after(account, queries, extra, cap).excess(cap)
+
+    def _after(
+        self, account: str, queries: Iterable[MechanismParameters], extra: int, cap: AccountCap
+    ) -> Account:
+        self._catch_up()
         debits = [
             (Debit.of(query, study=b"", e=0, account=account), query.rounds) for query in queries
         ]
@@ -166,7 +178,7 @@ class Ledger:
         if extra and debits:
             ends = [after.plus(*debit.runs, times=extra) for debit, _ in debits]
             after = max(ends, key=lambda end: end.server.filtered(cap.epsilon, cap.delta))
-        return after.spent(cap)
+        return after
 
     def _catch_up(self) -> None:
         """Take in what was appended since, by this process or another."""

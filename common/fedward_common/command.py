@@ -35,6 +35,8 @@ def new_app(name: str, text: str) -> typer.Typer:
 def run_command(app: Callable[..., object], name: str) -> None:
     """Run a typer application as the program ``name``; always ends in ``SystemExit``."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # dp_accounting reports the Rényi orders that it leaves out, which only makes epsilon larger.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         app(prog_name=name)
     except FedwardError as error:

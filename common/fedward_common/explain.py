@@ -99,12 +99,12 @@ def _leaves(study: Study) -> tuple[str, ...]:
     attempts = plan.schedule.maximum_attempts
     extra = attempts - study.total_rounds
     sums = f"{study.total_rounds} masked addends with noise already in them"
-    group = f"at least {plan.secagg.t_min} of the {len(plan.roster.sites)} hospitals"
-    colluding = plan.secagg.colluding
-    colluders = f", even if {colluding} of them help the server" if colluding else ""
+    sites, t_min, colluding = len(plan.roster.sites), plan.secagg.t_min, plan.secagg.colluding
+    group = f"all {sites} hospitals" if t_min == sites else f"at least {t_min} of {sites} hospitals"
+    colluders = f" and any {colluding} of them" if colluding else ""
     return (
         f"{sums}, at most {size(largest)} each and {size(total)} in all, with keys and signatures",
         f"with retries at most {attempts} addends: {extra} more than the plan needs, each paid for",
-        f"nobody can open one hospital's addend, only the sum of {group}{colluders}",
+        f"the server{colluders} can open no single addend, only the sum of {group}",
         "no image, label, count, score or metric of this hospital leaves it in any other form",
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedward_common.errors import PlanError
+from fedward_common.errors import OperatorError, PlanError
 from fedward_common.models.parameters import parameter_count
 from fedward_common.plan.document import Plan, parse_plan
 from fedward_common.privacy.accounting import Mechanism, calibrate, extra_attempts, with_retries
@@ -46,7 +46,20 @@ def draft_plan(document: Mapping[str, Any], target: Target, source: str) -> Plan
             f"epsilon = {target.epsilon}: must be above 0, at most {LARGEST_EPSILON:g}; change it"
         )
         raise PlanError(source, [problem])
-    queries = [dict(query) for query in document.get("queries", ())]
+    given = document.get("queries", [])
+    if not isinstance(given, list) or not all(isinstance(query, dict) for query in given):
+        raise PlanError(source, ["queries: a list of tables; begin each query with [[queries]]"])
+    try:
+        return _complete(document, [dict(query) for query in given], target, source)
+    except OperatorError as error:
+        if isinstance(error, PlanError) and error.source == source:
+            raise
+        raise PlanError(source, [str(error)]) from error
+
+
+def _complete(
+    document: Mapping[str, Any], queries: list[Document], target: Target, source: str
+) -> Plan:
     whole: Document = {**document, "queries": queries}
     open_queries = [i for i, query in enumerate(queries) if "noise_multiplier" not in query]
     sketch = _sketch(whole, source)

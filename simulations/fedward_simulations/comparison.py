@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +88,8 @@ def run_jobs(
     on_done(len(results), len(jobs))
     missing = [job for job in jobs if job not in results]
     # Forking a process that has used torch's threads can hang.
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, context, initializer=_watch_parent) as pool:
         futures = {pool.submit(train, setting, job): job for job in missing}
         for future in as_completed(futures):
             job, data = futures[future], future.result()
@@ -115,6 +119,18 @@ def train(setting: Setting, job: Job) -> bytes:
         runtime=RUNTIME,
     )
     return _trained(bench, job, setting.options).encode()
+
+
+def _watch_parent() -> None:
+    """Make this worker end when the run that started it is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _trained(bench: Bench, job: Job, options: Baselines) -> Progress:

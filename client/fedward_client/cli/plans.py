@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedward_client.approval import Review
     from fedward_client.site import Site
     from fedward_client.studies import StudyRecord
+    from fedward_common.study import Study
 
 DigestArgument = Annotated[
     str, typer.Argument(help="The plan's digest, or as much of it as is unique.")
@@ -35,8 +36,10 @@ def import_plan(
     from fedward_client.site import open_site
     from fedward_common.messages import Propose
     from fedward_common.plan.files import read_signed_plan
+    from fedward_common.study import Study
 
     signed, plan = read_signed_plan(file)
+    Study(plan, str(file))  # refuses a plan that breaks a rule, before it is stored
     with open_site(site) as opened:
         receive_proposal(opened, Propose(signed.canonical, signed.signature))
     digest = plan.digest.hex()
@@ -137,7 +140,6 @@ def _show_all(site: Site, *, as_json: bool) -> None:
 
 
 def _review_lines(site: Site, record: StudyRecord, outcome: Review) -> tuple[str, ...]:
-    from fedward_client.cli.budget import forecast_lines
     from fedward_common.explain import explain
     from fedward_common.study import Study
 
@@ -146,14 +148,28 @@ def _review_lines(site: Site, record: StudyRecord, outcome: Review) -> tuple[str
         f"{printable(member.name)}: {_standing(site, member.name, outcome)}"
         for member in outcome.plan.roster.sites
     )
-    allowed = ("this site's policy allows it",)
     return (
         *explain(study).lines(),
-        *under("This site's budget", forecast_lines(site, study)),
         *under("Hospitals", members),
-        *under("Refused because" if outcome.refusals else "Verdict", outcome.refusals or allowed),
+        *(() if _has_begun(record) else _verdict_lines(site, study, outcome)),
         f"State: {record.state}",
     )
+
+
+def _verdict_lines(site: Site, study: Study, outcome: Review) -> tuple[str, ...]:
+    from fedward_client.cli.budget import forecast_lines
+
+    budget = under("This site's budget", forecast_lines(site, study))
+    if outcome.refusals:
+        return (*budget, *under("This site refuses because", outcome.refusals))
+    return (*budget, "This site's policy and budget allow it.")
+
+
+def _has_begun(record: StudyRecord) -> bool:
+    """Then its debits are in the ledger already, and there is nothing left to decide."""
+    from fedward_client.studies import StudyState
+
+    return record.state in (StudyState.RUNNING, StudyState.FINISHED)
 
 
 def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, Any]:
@@ -162,6 +178,7 @@ def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, 
     from fedward_common.study import Study
 
     study, statement = Study(outcome.plan), outcome.statement
+    begun = _has_begun(record)
     return {
         "plan": outcome.plan.digest.hex(),
         "study": outcome.plan.study.name,
@@ -169,9 +186,9 @@ def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, 
         "epsilon": statement.epsilon,
         "epsilon_worst_case": statement.epsilon_worst_case,
         "delta": statement.delta,
-        "forecast": forecast_json(site, study),
+        "forecast": {} if begun else forecast_json(site, study),
         "unverified": outcome.unverified,
-        "refusals": outcome.refusals,
+        "refusals": () if begun else outcome.refusals,
         "explanation": explain(study).to_json(),
     }
 

@@ -99,6 +99,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise OperatorError(f"{path}: cannot be read as UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise OperatorError(f"{path}: nested too deeply; this is not a plan") from error
 
 
 def describe_problem(problem: Any) -> str:
