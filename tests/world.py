@@ -25,7 +25,7 @@ from fedward_client.intake.table import add_table
 from fedward_client.round import SiteService
 from fedward_client.site import Randomness, Site, create_site, open_site
 from fedward_client.study_cohort import open_cohort
-from fedward_client.training.gradients import RuntimeOptions
+from fedward_client.training.runtime import RuntimeOptions
 from fedward_common import keys
 from fedward_common.identity import parse_site_public
 from fedward_common.messages import (

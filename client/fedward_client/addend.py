@@ -7,6 +7,7 @@ empty batch still yields noise.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -27,6 +28,8 @@ from fedward_common.queries.task import Task
 from fedward_common.randomness import RandomBytes
 from fedward_common.secagg.ring import RingParameters, wrap
 from fedward_common.study import Study
+
+log = logging.getLogger(__name__)
 
 Vector = NDArray[np.float64]
 
@@ -70,7 +73,7 @@ def vector_sum(
         return clipped_sum(
             study.spec,
             progress.state.parameters,
-            (Patient(*cohort.patient(int(index))) for index in indices),
+            _patients(cohort, indices),
             clip=task.clip,
             images_per_patient=study.plan.cohort.images_per_patient,
             augmentation=Augmentation(**query.augmentation.model_dump()),
@@ -78,7 +81,7 @@ def vector_sum(
             random=random,
             runtime=runtime,
         )
-    patients = (_patient(study, cohort, int(index), random) for index in indices)
+    patients = (_some_images(study, patient, random) for patient in _patients(cohort, indices))
     if isinstance(query, CountQuery):
         classes = len(study.plan.study.classes)
         return _sum(task, (count.vector(patient.label, classes) for patient in patients))
@@ -108,11 +111,26 @@ def _histogram(
     return total
 
 
-def _patient(study: Study, cohort: Cohort, index: int, random: RandomBytes) -> Patient:
-    """One patient with at most k images, every subset equally likely (B1)."""
-    inputs, label = cohort.patient(index)
-    kept = choose(random, len(inputs), study.plan.cohort.images_per_patient)
-    return Patient(inputs[kept], label)
+def _patients(cohort: Cohort, indices: NDArray[np.int64]) -> Iterator[Patient]:
+    """The sampled patients; one that cannot be read counts as a zero vector (B2).
+
+    After the debit nothing that depends on data may abort or refuse: the operator is told, the
+    server is not.
+    """
+    for index in indices:
+        try:
+            inputs, label = cohort.patient(int(index))
+        except Exception as error:  # noqa: BLE001  (whatever it is, it must not show outside)
+            # Never the exception itself: its text may name the patient.
+            log.error("a patient cannot be read (%s): absent", type(error).__name__)  # noqa: TRY400
+            continue
+        yield Patient(inputs, label)
+
+
+def _some_images(study: Study, patient: Patient, random: RandomBytes) -> Patient:
+    """The patient with at most k images, every subset equally likely (B1)."""
+    kept = choose(random, len(patient.inputs), study.plan.cohort.images_per_patient)
+    return Patient(patient.inputs[kept], patient.label)
 
 
 def _sum(task: Task, vectors: Iterable[Vector]) -> Vector:

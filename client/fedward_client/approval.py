@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from fedward_client.policy import PlanFacts, QueryFacts
 from fedward_client.site import Site
 from fedward_client.studies import StudyRecord, StudyState
-from fedward_client.study_cohort import open_cohort
-from fedward_common import keys
+from fedward_client.study_cohort import open_cohort, prepare_cohort
+from fedward_common import __version__, keys
 from fedward_common.errors import OperatorError, PolicyRefusalError
 from fedward_common.guarantee import accounts_of, statement_of
 from fedward_common.identity import approve
 from fedward_common.plan.document import Plan, plan_from_canonical
 from fedward_common.privacy.statement import PrivacyStatement
+from fedward_common.queries.task import gradient_slack
 from fedward_common.study import Study
 
 
@@ -42,7 +43,12 @@ def review(site: Site, plan_digest: bytes) -> Review:
         if member.name != site.name and not site.members.is_verified(member)
     )
     policy = _policy_problems(site, study, statement, unverified)
-    refusals = (*_seat_problems(site, study.plan), *policy, *_budget_problems(site, study))
+    refusals = (
+        *_seat_problems(site, study.plan),
+        *_plan_problems(site, study),
+        *policy,
+        *_budget_problems(site, study),
+    )
     return Review(study.plan, statement, unverified, refusals)
 
 
@@ -63,6 +69,9 @@ def approve_plan(site: Site, plan_digest: bytes) -> Review:
         raise PolicyRefusalError(f"{outcome.plan.study.name}: " + "; ".join(outcome.refusals))
     if record.state is StudyState.APPROVED:
         return outcome
+    study = Study(outcome.plan)
+    for split in {task.split for task in study.tasks}:
+        prepare_cohort(site.folder, study, split)  # B2: a round only reads
     encryption = site.new_encryption_key(plan_digest)
     consent = approve(site.identity.identity, plan_digest, keys.encryption_public(encryption))
     site.studies.approve(plan_digest, consent.encode())
@@ -83,6 +92,29 @@ def _known(site: Site, plan_digest: bytes) -> StudyRecord:
     if record is None:
         raise OperatorError(f"plan {plan_digest.hex()[:16]}: not known here; see `plan show`")
     return record
+
+
+def _plan_problems(site: Site, study: Study) -> list[str]:
+    """What only this site can check: its package, and that the slack covers its cohort."""
+    plan = study.plan
+    problems = []
+    if plan.model.initial_sha256 is None:  # A2
+        problems.append("model.initial_sha256 is missing: the plan does not pin its first model")
+    needed = plan.protocol.minimum_package
+    if _version(__version__) < _version(needed):
+        problems.append(f"the plan needs fedward {needed}; this is {__version__}: upgrade")
+    patients = len(open_cohort(site.folder, study, "train"))
+    slack = gradient_slack(study.tasks, patients)
+    if plan.privacy.slack < slack:  # B3
+        problems.append(
+            f"privacy.slack {plan.privacy.slack:.3g} is below the {slack:.3g} that this site's "
+            "cohort needs: ask for a plan with a larger one"
+        )
+    return problems
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3])
 
 
 def _seat_problems(site: Site, plan: Plan) -> list[str]:

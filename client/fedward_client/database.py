@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedward_common.errors import StorageError
@@ -47,13 +47,13 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     try:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
-        raise _storage_error(error) from error
+        raise _storage_error(connection, error) from error
     try:
         yield connection
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         _rollback(connection)
-        raise _storage_error(error) from error
+        raise _storage_error(connection, error) from error
     except BaseException:
         _rollback(connection)
         raise
@@ -64,8 +64,11 @@ def _rollback(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _storage_error(error: sqlite3.Error) -> StorageError:
+def _storage_error(connection: sqlite3.Connection, error: sqlite3.Error) -> StorageError:
+    place = "site database"
+    with suppress(sqlite3.Error):  # the error is told even if the database cannot say its name
+        place = str(connection.execute("PRAGMA database_list").fetchone()[2])
     reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
     return StorageError(
-        f"site database: {reason}; nothing was written: free disk space, then run it again"
+        f"{place}: {reason}; nothing was written: free disk space, then run it again"
     )

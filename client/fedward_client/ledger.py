@@ -9,7 +9,8 @@ figure as if everything had been fixed in advance, which is a little lower.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 
 from fedward_client.chain import HashChain, Head, Record
@@ -81,6 +82,29 @@ class Debit:
         return ("debit-1", *astuple(self))
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """How often a study's queries may be debited: what its stated epsilon rests on (B5).
+
+    ``rounds`` of each query by name, and ``extra`` attempts beyond them over all queries.
+    """
+
+    rounds: Mapping[str, int]
+    extra: int
+
+    def refuse_beyond(self, attempts: Mapping[str, int]) -> None:
+        """Refuse ``attempts`` of each query that together exceed what the plan's epsilon counts.
+
+        Raises:
+            PolicyRefusalError: the attempts beyond the rounds are more than ``extra``.
+        """
+        beyond = sum(max(0, count - self.rounds.get(name, 0)) for name, count in attempts.items())
+        if beyond > self.extra:
+            raise PolicyRefusalError(
+                f"the plan allows {self.extra} attempts beyond its rounds, and they are used up"
+            )
+
+
 class Ledger:
     """The ledger in one site's database. Opening it reads and verifies the whole chain.
 
@@ -93,6 +117,7 @@ class Ledger:
         self._chain = HashChain(connection, "ledger")
         self._read_to = self._chain.genesis()
         self._accounts = dict.fromkeys(ACCOUNTS, Account())
+        self._attempts: dict[bytes, Counter[str]] = defaultdict(Counter)
         self._catch_up()
 
     def head(self) -> Head:
@@ -111,14 +136,17 @@ class Ledger:
         """Return every debit, oldest first, verified on the way."""
         return [_decode(record) for _, record in self._chain.rows(self._chain.genesis())]
 
-    def debit(self, debit: Debit, caps: Caps) -> Head:
+    def debit(self, debit: Debit, caps: Caps, allowance: Allowance) -> Head:
         """Debit an attempt, durably, or refuse it; the same debit again changes nothing (B6).
+
+        ``allowance`` is that of the debit's study, from its plan.
 
         Returns:
             The ledger's head.
 
         Raises:
-            PolicyRefusalError: it would pass a cap, or (study, e) was debited for something else.
+            PolicyRefusalError: it would pass a cap or the plan's attempts, or (study, e) was
+                debited for something else.
             StorageError: it could not be written.
         """
         cap = caps.of(debit.account)
@@ -131,6 +159,7 @@ class Ledger:
                     )
                 return self.head()
             self._catch_up()
+            allowance.refuse_beyond(self._attempts[debit.study] + Counter([debit.query]))
             after = self._accounts[debit.account].plus(*debit.runs)
             excess = after.excess(cap)
             if excess is not None:
@@ -140,6 +169,7 @@ class Ledger:
                 )
             head = self._chain.append(debit.key, debit.record)
         self._accounts[debit.account], self._read_to = after, head
+        self._attempts[debit.study][debit.query] += 1
         return head
 
     def spent(self, account: str, caps: Caps) -> Spent:
@@ -185,6 +215,7 @@ class Ledger:
         for head, record in self._chain.rows(self._read_to):
             debit = _decode(record)
             self._accounts[debit.account] = self._accounts[debit.account].plus(*debit.runs)
+            self._attempts[debit.study][debit.query] += 1
             self._read_to = head
 
 

@@ -18,6 +18,7 @@ from fedward_client.running import Running, open_running
 from fedward_client.site import Site
 from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
 from fedward_common.messages import (
+    MAX_TEXT,
     ORDERS,
     AgreeOrder,
     Begin,
@@ -35,6 +36,8 @@ from fedward_common.messages import (
 )
 
 log = logging.getLogger(__name__)
+
+UNSERVED = "this site cannot serve the request; its operator sees why"
 
 StepOrder = ShareOrder | MaskOrder | AgreeOrder | UnmaskOrder
 
@@ -64,6 +67,10 @@ class SiteService:
                 # The reason stays here: what leaves is only the kind of error.
                 log.warning("refused: %s", error)
                 return Refusal(type(error).__name__, _public_reason(error)).encode()
+            except Exception as error:  # noqa: BLE001  (a bug of ours must not tell of the data)
+                # Never the exception itself: its text may hold data.
+                log.error("failed: %s", type(error).__name__)  # noqa: TRY400
+                return Refusal("InternalError", UNSERVED).encode()
 
     def _answer(self, order: Message, data: bytes) -> bytes:
         match order:
@@ -88,10 +95,12 @@ class SiteService:
             self._site.audit.sent(order.TAG, order.e, stored, self._site.ledger.head())
             return stored
         running = self._study(order.study)
-        reply = self._serve(order, running, data).encode()
-        self._site.audit.sent(order.TAG, order.e, reply, self._site.ledger.head())
-        if isinstance(order, MaskOrder):
-            self._leave_on_time(order, arrived, running.study.plan.schedule.reply_delay_seconds)
+        try:
+            reply = self._serve(order, running, data).encode()
+            self._site.audit.sent(order.TAG, order.e, reply, self._site.ledger.head())
+        finally:  # an addend and a refusal of one leave at the same moment
+            if isinstance(order, MaskOrder):
+                self._leave_on_time(order, arrived, running.study.plan.schedule.reply_delay_seconds)
         return reply
 
     def _serve(self, order: StepOrder, running: Running, data: bytes) -> StepReply:
@@ -123,7 +132,7 @@ class SiteService:
         if delay == 0:  # simulations only
             return
         taken = self._clock() - arrived
-        self._sleep(math.ceil(taken / delay) * delay - taken)
+        self._sleep(max(math.ceil(taken / delay), 1) * delay - taken)
         if taken > delay:
             self._site.rounds.abandon(order.study, order.e)
             log.error(
@@ -136,7 +145,5 @@ class SiteService:
 
 
 def _public_reason(error: FedwardError) -> str:
-    """What may leave: refusals and faults of the peer are the peer's to know, ours are not."""
-    if isinstance(error, PeerError | PolicyRefusalError):
-        return str(error)[:500]
-    return "this site cannot serve the request; its operator sees why"
+    """What may leave: the peer's own faults. Policy, budget and our failures stay here."""
+    return str(error)[:MAX_TEXT] if isinstance(error, PeerError) else UNSERVED

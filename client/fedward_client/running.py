@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from fedward_client.cohort import Cohort
-from fedward_client.ledger import Debit
+from fedward_client.ledger import Allowance, Debit
 from fedward_client.site import Site
 from fedward_client.studies import StudyRecord
 from fedward_client.study_cohort import open_cohort
@@ -80,7 +80,23 @@ class Running:
     def debit(self, e: int, task: Task) -> None:
         """Debit attempt ``e``: policy, dry-run and append in one durable transaction (B6)."""
         entry = Debit.of(self.study.mechanism(task), study=self.digest, e=e, account=task.split)
-        self._site.ledger.debit(entry, self._site.policy.caps)
+        self._site.ledger.debit(entry, self._site.policy.caps, self._allowance)
+
+    @cached_property
+    def _allowance(self) -> Allowance:
+        """The attempts that the plan's stated epsilon counts, and no others."""
+        rounds = {task.name: task.rounds for task in self.study.tasks}
+        extra = self.study.plan.schedule.maximum_attempts - self.study.total_rounds
+        return Allowance(rounds, extra)
+
+    def open_cohorts(self) -> None:
+        """Open every cohort that the plan asks for: what is wrong with one shows before a debit.
+
+        Raises:
+            OperatorError: a label is not a class of the plan, or a column is missing.
+        """
+        for split in {task.split for task in self.study.tasks}:
+            self.cohort(split)
 
     def cohort(self, split: Split) -> Cohort:
         """This study's patients of one split, opened once."""
@@ -89,6 +105,8 @@ class Running:
         return self._cohorts[split]
 
     def _adopt(self, progress: Progress) -> None:
+        if progress.position < self.progress.position:
+            return  # a late confirmation: this site has gone on since
         finished = self.study.finished(progress.position)
         self._site.studies.save_progress(self.digest, progress.encode(), finished=finished)
         if finished:

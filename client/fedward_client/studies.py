@@ -95,8 +95,8 @@ class Studies:
         state = StudyState.FINISHED if finished else StudyState.RUNNING
         with transaction(self._connection) as db:
             db.execute(
-                "UPDATE studies SET progress = ?, state = ? WHERE digest = ?",
-                (progress, state, digest),
+                "UPDATE studies SET progress = ?, state = ? WHERE digest = ? AND state != ?",
+                (progress, state, digest, StudyState.FINISHED),
             )
 
     def hold(self, digest: bytes, e: int, progress: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,8 +28,11 @@ from fedward_common.secret import SecretBytes
 FORMAT = 1
 """Version of the SITE.pub file."""
 
-MAX_NAME = 64
+MAX_NAME = 63
 """Characters in a site's name."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""A site's name, as in plans and file names."""
 
 MAX_TEXT = 4096
 """Characters in a SITE.pub file."""
@@ -204,12 +208,10 @@ def parse_site_public(text: str, source: str = "SITE.pub") -> SitePublic:
 
 
 def name_problem(name: str) -> str | None:
-    """Return what is wrong with a site's name, or None."""
-    if not 0 < len(name) <= MAX_NAME:
-        return f"name: must have 1 to {MAX_NAME} characters"
-    if name != name.strip() or not name.isprintable():
-        return "name: must be printable and neither start nor end with a space"
-    return None
+    """Return what is wrong with a site's name, or None. A name may become a file's name."""
+    if NAME.fullmatch(name):
+        return None
+    return f"name: use 1 to {MAX_NAME} lower-case letters, digits and hyphens, no hyphen first"
 
 
 def _statement(name: str, identity: bytes, transport: bytes) -> tuple[str, int, str, bytes, bytes]:

@@ -61,8 +61,9 @@ class Checkpoints:
         path = self._folder / ATTEMPTS
         return int(json.loads(path.read_text())["e"]) if path.exists() else 0
 
-    def save_sum(self, position: int, total: NDArray[np.uint32]) -> None:
-        """Keep a published sum for sites that were away."""
+    def save_sum(self, position: int, total: NDArray[np.uint32], transcript: bytes) -> None:
+        """Keep a published sum for sites that were away, and what proves it (A3.5)."""
+        write_atomic(self._sum_path(position).with_suffix(".transcript"), transcript)
         write_atomic(self._sum_path(position), total.astype("<u4").tobytes())
 
     def sums(self, start: int, stop: int) -> tuple[bytes, ...]:

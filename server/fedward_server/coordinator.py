@@ -14,12 +14,21 @@ import numpy as np
 from fedward_common import progress as folding
 from fedward_common.errors import FedwardError, PeerError
 from fedward_common.identity import Approval, approved_digest
-from fedward_common.messages import Begin, Message, Propose, ProposeReply, Publish, Standing
+from fedward_common.messages import (
+    MAX_SUMS,
+    Begin,
+    Message,
+    Propose,
+    ProposeReply,
+    Publish,
+    Standing,
+)
 from fedward_common.plan.document import Plan
 from fedward_common.plan.signing import SignedPlan
 from fedward_common.progress import Progress
+from fedward_common.queries.task import Task
 from fedward_common.secagg.parameters import Group, Member
-from fedward_common.secagg.ring import RingParameters
+from fedward_common.secagg.ring import RingParameters, unwrap
 from fedward_common.secagg.server import RoundAbortedError, Summed
 from fedward_common.study import Study
 from fedward_server.checkpoints import Checkpoint, Checkpoints
@@ -95,15 +104,19 @@ class Coordinator:
         started = time.monotonic()
         position = checkpoint.progress.position
         task, _ = self._study.at(position)
-        for e in store.attempts(checkpoint):
+        attempts = store.attempts(checkpoint)
+        while True:
+            self._await_members(runner)
+            e = next(attempts)
             self._check_attempts(e)
             try:
-                runner.admit()
                 runner.catch_up(position)
                 summed = runner.attempt(e, checkpoint.progress)
+                self._check_sum(task, summed)
                 break
             except RoundAbortedError as error:
                 log.warning("attempt %d for sum %d aborted: %s", e, position + 1, error)
+                runner.standing.clear()  # a site may have been restored: it is asked again
                 time.sleep(POLL_SECONDS)
         ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
         progress = folding.advance(self._study, checkpoint.progress, ring.decode(summed.total))
@@ -119,11 +132,29 @@ class Coordinator:
             update_norm=_step_norm(checkpoint.progress, progress),
             progress=progress,
         )
-        store.save_sum(position, summed.total)
+        store.save_sum(position, summed.total, summed.transcript.encode())
         saved = Checkpoint(progress, (*checkpoint.history, _history(event)))
         store.save(saved)
         self._on_round(event)
         return saved
+
+    def _await_members(self, runner: RoundRunner) -> None:
+        """Wait until t_min members are there: an absent site must not cost the plan attempts."""
+        while len(runner.admit()) < self._plan.secagg.t_min:
+            time.sleep(POLL_SECONDS)
+
+    def _check_sum(self, task: Task, summed: Summed) -> None:
+        """Discard a sum whose norm exceeds its public bound plus noise (A3.5).
+
+        Raises:
+            RoundAbortedError: no honest sites can have produced it.
+        """
+        mechanism = self._study.mechanism(task)
+        most = int(mechanism.ring_bound / (mechanism.scale * mechanism.clip))
+        bound = mechanism.sum_bound(len(summed.transcript.survivors), most)
+        norm = float(np.linalg.norm(unwrap(summed.total).astype(np.float64)))
+        if norm > bound:
+            raise RoundAbortedError(f"a sum of norm {norm:.3g} exceeds its bound {bound:.3g}")
 
     def _check_attempts(self, e: int) -> None:
         limit = self._plan.schedule.maximum_attempts
@@ -177,10 +208,11 @@ class Coordinator:
     ) -> None:
         """Give every site the sums it has not folded in, so that it holds the released model."""
         runner.admit()
+        runner.catch_up(position)
         orders = {
             name: Publish(digest, start, store.sums(start, position))
             for name, start in runner.standing.items()
-            if start < position
+            if position - MAX_SUMS <= start < position
         }
         for name, reply in self._sites.exchange(orders, ADMISSION_SECONDS):
             if isinstance(reply, Standing):

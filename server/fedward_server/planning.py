@@ -14,15 +14,19 @@ from typing import Any
 from fedward_common.errors import OperatorError, PlanError
 from fedward_common.models.parameters import parameter_count
 from fedward_common.plan.document import Plan, parse_plan
+from fedward_common.plan.rules import structural_problems
 from fedward_common.privacy.accounting import Mechanism, calibrate, extra_attempts, with_retries
-from fedward_common.privacy.parameters import choose_ring, float_slack, largest_batch
-from fedward_common.queries.task import Task, tasks_of
+from fedward_common.privacy.parameters import choose_ring
+from fedward_common.queries.task import Task, gradient_slack, tasks_of
 from fedward_common.study import Study, input_channels, model_spec
 
 Document = dict[str, Any]
 
 PLACEHOLDER_NOISE = 1.0
 """Stands in a draft for a noise multiplier that is still to be chosen."""
+
+HEADROOM = 2
+"""Sites up to this many times the nominal size are covered by the slack of B3."""
 
 LARGEST_EPSILON = 50.0
 
@@ -35,8 +39,8 @@ class Target:
     patients_per_site: int
 
 
-def draft_plan(document: Mapping[str, Any], target: Target, source: str) -> Plan:
-    """Complete ``document`` (a plan in TOML's types) into a plan that can be signed.
+def check_draft(document: Mapping[str, Any], target: Target, source: str) -> None:
+    """Refuse at once a draft that cannot become a plan, whatever its noise.
 
     Raises:
         PlanError: every defect found, each with its field, value and remedy.
@@ -49,22 +53,36 @@ def draft_plan(document: Mapping[str, Any], target: Target, source: str) -> Plan
     given = document.get("queries", [])
     if not isinstance(given, list) or not all(isinstance(query, dict) for query in given):
         raise PlanError(source, ["queries: a list of tables; begin each query with [[queries]]"])
+    problems = structural_problems(_sketch({**document, "queries": given}, source))
+    if problems:
+        raise PlanError(source, problems)
+
+
+def draft_plan(document: Mapping[str, Any], target: Target, source: str) -> Plan:
+    """Complete ``document`` (a plan in TOML's types) into a plan that can be signed.
+
+    Raises:
+        PlanError: every defect found, each with its field, value and remedy.
+    """
+    check_draft(document, target, source)
     try:
-        return _complete(document, [dict(query) for query in given], target, source)
+        return _complete(document, target, source)
     except OperatorError as error:
         if isinstance(error, PlanError) and error.source == source:
             raise
         raise PlanError(source, [str(error)]) from error
 
 
-def _complete(
-    document: Mapping[str, Any], queries: list[Document], target: Target, source: str
-) -> Plan:
+def _complete(document: Mapping[str, Any], target: Target, source: str) -> Plan:
+    queries = [dict(query) for query in document["queries"]]
     whole: Document = {**document, "queries": queries}
     open_queries = [i for i, query in enumerate(queries) if "noise_multiplier" not in query]
     sketch = _sketch(whole, source)
     tasks = _tasks(sketch)
-    whole["privacy"] = {"slack": _slack(tasks, target), **document["privacy"]}
+    whole["privacy"] = {
+        "slack": gradient_slack(tasks, HEADROOM * target.patients_per_site),
+        **document["privacy"],
+    }
     for split in ("train", "holdout"):
         chosen = [i for i in open_queries if tasks[i].split == split]
         if chosen:
@@ -88,11 +106,6 @@ def _sketch(document: Document, source: str) -> Plan:
 def _tasks(sketch: Plan) -> tuple[Task, ...]:
     spec = model_spec(sketch)
     return tasks_of(sketch, parameters=parameter_count(spec), channels=input_channels(spec))
-
-
-def _slack(tasks: tuple[Task, ...], target: Target) -> float:
-    rate = max(task.sampling_rate for task in tasks)
-    return float_slack(largest_batch(target.patients_per_site, rate))
 
 
 def _calibrate(

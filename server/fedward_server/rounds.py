@@ -63,12 +63,14 @@ class RoundRunner:
         """H over plan and approvals: the study as sites know it."""
         return self.group.plan_digest
 
-    def admit(self) -> None:
-        """Begin the study at the sites that are there and have not told where they stand."""
-        new = [name for name in self.sites.present() if name not in self.standing]
+    def admit(self) -> list[str]:
+        """Begin the study where sites have not told where they stand; name those that are there."""
+        present = self.sites.present()
+        new = [name for name in present if name not in self.standing]
         for name, reply in self._exchange(dict.fromkeys(new, self.begin)):
             if isinstance(reply, Standing):
                 self.standing[name] = reply.position
+        return [name for name in present if name in self.standing]
 
     def attempt(self, e: int, progress: Progress) -> Summed:
         """One attempt at the sum that follows ``progress``.

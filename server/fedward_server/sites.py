@@ -93,6 +93,8 @@ class GridSites:
         for node, payload in payloads.items():
             self._count(names[node], Traffic(bytes_sent=len(payload)))
         for node, data in self._send(payloads, deadline_seconds):
+            if node not in names:
+                continue  # not asked
             self._count(names[node], Traffic(1, len(data)))
             try:
                 reply = decode_message(data, REPLIES)

@@ -139,7 +139,9 @@ def _run(
         scenario = scenario.model_copy(update={"seed": seed})
     observer = _observer(quiet=quiet or as_json)
     command = " ".join([NAME, *sys.argv[1:]])
-    report, page = simulate(scenario, text, out, images=images, command=command, observer=observer)
+    report, page = simulate(
+        scenario, text, out, images=images, command=command, observer=observer, source=name
+    )
     if as_json:
         typer.echo(json.dumps(simulation_summary(report), indent=2))
         return

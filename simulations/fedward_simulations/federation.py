@@ -23,17 +23,18 @@ from fedward_client.site import Site
 from fedward_common import keys
 from fedward_common.identity import parse_site_public
 from fedward_common.messages import Propose
-from fedward_common.plan.document import Plan
+from fedward_common.plan.sections import Roster, RosterSite
 from fedward_common.plan.signing import SignedPlan, sign_plan
 from fedward_common.secret import SecretBytes
 from fedward_server import app as server_app
 from fedward_server.checkpoints import Checkpoint
 from fedward_server.coordinator import Coordinator, RoundEvent
-from fedward_server.planning import Target, draft_plan
+from fedward_server.planning import Target, check_draft, draft_plan
 from fedward_server.sites import GridSites
 from fedward_simulations.grid import InMemoryGrid, bind
 from fedward_simulations.randomness import Randomness
 from fedward_simulations.scenario import Scenario
+from fedward_simulations.sites import Stage
 
 WORKERS = 2
 STUDY_ID_BYTES = 16
@@ -47,21 +48,26 @@ class Outcome:
     checkpoint: Checkpoint
 
 
-def plan_for(scenario: Scenario, sites: Sequence[Site], randomness: Randomness) -> SignedPlan:
+def plan_for(
+    scenario: Scenario, sites: Sequence[Site], randomness: Randomness, source: str = "scenario"
+) -> SignedPlan:
     """Draft the scenario's plan for these sites and sign it as the coordinator.
 
     Raises:
         PlanError: the scenario's plan is not valid, or its budget is out of reach.
     """
     coordinator = keys.new_key(randomness("coordinator"))
-    return sign_plan(_draft(scenario, sites, coordinator, randomness), coordinator)
+    roster = _roster(sites, coordinator)
+    document = plan_document(scenario, roster, randomness("study")(STUDY_ID_BYTES))
+    return sign_plan(draft_plan(document, _target(scenario), source), coordinator)
 
 
-def approve_everywhere(signed: SignedPlan, sites: Sequence[Site]) -> None:
+def approve_everywhere(signed: SignedPlan, sites: Sequence[Site], stage: Stage) -> None:
     """Play the operators: verify each other's fingerprints, then approve through the policy."""
     plan = signed.open()
     publics = [site.identity.public() for site in sites]
-    for site in sites:
+    for done, site in enumerate(sites):
+        stage("approving and preprocessing", done, len(sites))
         for public in publics:
             site.members.confirm(public)
         record = site.studies.by_plan(plan.digest)
@@ -95,36 +101,30 @@ def federate(
     return finished[0]
 
 
-def _draft(
-    scenario: Scenario, sites: Sequence[Site], coordinator: SecretBytes, randomness: Randomness
-) -> Plan:
-    return draft_plan(
-        plan_document(scenario, sites, coordinator, randomness("study")(STUDY_ID_BYTES)),
-        Target(scenario.budget.epsilon, scenario.budget.patients_per_site),
-        "scenario",
-    )
+def check_scenario(scenario: Scenario, source: str) -> None:
+    """Refuse a scenario whose plan cannot be drafted, before anything is made for it.
+
+    Raises:
+        PlanError: every defect found, each with its field, value and remedy.
+    """
+    stand_ins = [
+        RosterSite(name=f"site-{n:02d}", identity=f"{n:064x}") for n in range(scenario.data.sites)
+    ]
+    roster = Roster(coordinator="0" * 64, sites=tuple(stand_ins))
+    check_draft(plan_document(scenario, roster, bytes(STUDY_ID_BYTES)), _target(scenario), source)
 
 
-def plan_document(
-    scenario: Scenario, sites: Sequence[Site], coordinator: SecretBytes, study_id: bytes
-) -> dict[str, Any]:
+def plan_document(scenario: Scenario, roster: Roster, study_id: bytes) -> dict[str, Any]:
     """The scenario's plan sections, completed with what only a simulation decides."""
     sections = dict(scenario.plan)
-    roster = [parse_site_public(site.identity.public().to_text()) for site in sites]
     t_min = scenario.federation.t_min
     return {
         **sections,
         "study": {"id": study_id.hex(), **sections.get("study", {})},
-        "roster": {
-            "coordinator": keys.signing_public(coordinator).hex(),
-            "sites": [
-                {"name": s.name, "identity": s.identity.hex(), "transport": s.transport.hex()}
-                for s in roster
-            ],
-        },
+        "roster": roster.model_dump(mode="json"),
         "privacy": {"delta": scenario.budget.delta, **sections.get("privacy", {})},
         "secagg": {
-            "t_min": len(sites) if t_min is None else t_min,
+            "t_min": len(roster.sites) if t_min is None else t_min,
             "colluding": scenario.federation.colluding,
             "unsafe_for_simulation": scenario.federation.colluding == 0,
         },
@@ -133,8 +133,23 @@ def plan_document(
     }
 
 
+def _roster(sites: Sequence[Site], coordinator: SecretBytes) -> Roster:
+    publics = [parse_site_public(site.identity.public().to_text()) for site in sites]
+    members = tuple(
+        RosterSite(name=p.name, identity=p.identity.hex(), transport=p.transport.hex())
+        for p in publics
+    )
+    return Roster(coordinator=keys.signing_public(coordinator).hex(), sites=members)
+
+
+def _target(scenario: Scenario) -> Target:
+    return Target(scenario.budget.epsilon, scenario.budget.patients_per_site)
+
+
 def _rounds(sections: Mapping[str, Any]) -> int:
-    return sum(int(query.get("rounds", 1)) for query in sections.get("queries", ()))
+    """The plan's rounds, as far as they are numbers: the plan's own check names what is not."""
+    found = [query.get("rounds", 1) for query in sections.get("queries", ())]
+    return max(1, sum(rounds for rounds in found if isinstance(rounds, int)))
 
 
 def _context(node: int) -> Context:

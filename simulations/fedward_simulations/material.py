@@ -51,15 +51,25 @@ class Material:
 
 
 def prepare(
-    scenario: Scenario, out: Path, images: Path | None, randomness: Randomness, stage: Stage
+    scenario: Scenario,
+    out: Path,
+    images: Path | None,
+    randomness: Randomness,
+    stage: Stage,
+    source: str,
 ) -> Material:
-    """Make the hospitals, open their sites and take their patients in; resumes what is there."""
+    """Make the hospitals, open their sites and take their patients in; resumes what is there.
+
+    ``source`` names the scenario in errors.
+    """
     if scenario.data.source == "breast-cancer":
         return _table_material(scenario, out, randomness)
-    return _image_material(scenario, out, _arrays(scenario, images, stage), randomness, stage)
+    arrays = _arrays(scenario, images, stage, source)
+    _check_classes(scenario, arrays, source)
+    return _image_material(scenario, out, arrays, randomness, stage)
 
 
-def _arrays(scenario: Scenario, images: Path | None, stage: Stage) -> ImageArrays:
+def _arrays(scenario: Scenario, images: Path | None, stage: Stage, source: str) -> ImageArrays:
     data = scenario.data
     if data.source == "phantom":
         stage("drawing phantoms", 0, 0)
@@ -67,14 +77,15 @@ def _arrays(scenario: Scenario, images: Path | None, stage: Stage) -> ImageArray
         return phantom_arrays(data.patients, data.size, classes, scenario.seed)
     path = images or (Path(data.path) if data.path else None)
     if path is None:
-        raise OperatorError("data.path: no images; name an image array file with --images X.npz")
+        raise OperatorError(
+            f"{source}: data.path: no images; name an array file with --images X.npz"
+        )
     return load_arrays(path)
 
 
 def _image_material(
     scenario: Scenario, out: Path, arrays: ImageArrays, randomness: Randomness, stage: Stage
 ) -> Material:
-    _check_classes(scenario, arrays)
     data = scenario.data
     hospitals = make_hospitals(
         arrays,
@@ -135,18 +146,18 @@ def _table_material(scenario: Scenario, out: Path, randomness: Randomness) -> Ma
     )
 
 
-def _check_classes(scenario: Scenario, arrays: ImageArrays) -> None:
+def _check_classes(scenario: Scenario, arrays: ImageArrays, source: str) -> None:
     """Every class of the plan needs patients somewhere, and every label a class."""
     classes = scenario.plan.get("study", {}).get("classes", ())
     found = np.bincount(arrays.train_labels, minlength=len(classes))
     if len(found) > len(classes):
         raise OperatorError(
-            f"plan.study.classes: {len(classes)} classes, but the labels go to {len(found) - 1}; "
-            "name every class"
+            f"{source}: plan.study.classes: {len(classes)} classes, but the labels go to "
+            f"{len(found) - 1}; name every class"
         )
     absent = [name for name, count in zip(classes, found, strict=True) if count == 0]
     if absent:
         raise OperatorError(
-            f"plan.study.classes: no hospital has a training patient of class "
+            f"{source}: plan.study.classes: no hospital has a training patient of class "
             f"{', '.join(map(repr, absent))}; remove the class or add images of it"
         )

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from fedward_common.errors import OperatorError, PlanError
 from fedward_common.plan.document import describe_problem, read_toml
@@ -77,6 +77,17 @@ class Scenario(Section):
     plan: dict[str, Any]
     baselines: Baselines = Baselines()
     evaluate_every: Annotated[int, Field(ge=1)] = 5
+
+    @field_validator("plan")
+    @classmethod
+    def _sections_are_tables(cls, plan: dict[str, Any]) -> dict[str, Any]:
+        """What stands in the sections is checked as a plan, once the simulation completed them."""
+        for name, section in plan.items():
+            rows = section if name == "queries" else [section]
+            if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+                form = f"[[plan.{name}]]" if name == "queries" else f"[plan.{name}]"
+                raise ValueError(f"{name} must be written as {form}")
+        return plan
 
 
 def load_scenario(name: str) -> tuple[Scenario, str]:

@@ -8,9 +8,9 @@ the last model.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-from fedward_client.study_cohort import prepare_cohort
 from fedward_common.codec import digest
 from fedward_common.errors import OperatorError
 from fedward_common.files import write_atomic
@@ -23,7 +23,12 @@ from fedward_server.report.model import RoundPoint, RunReport
 from fedward_server.run_record import interpolated_spending, release, run_report
 from fedward_simulations.comparison import jobs_for, run_jobs, setting_of
 from fedward_simulations.exact import auc
-from fedward_simulations.federation import approve_everywhere, federate, plan_for
+from fedward_simulations.federation import (
+    approve_everywhere,
+    check_scenario,
+    federate,
+    plan_for,
+)
 from fedward_simulations.material import Material, prepare
 from fedward_simulations.randomness import Randomness
 from fedward_simulations.report import SimulationReport, write_simulation
@@ -42,19 +47,29 @@ def simulate(
     images: Path | None,
     command: str,
     observer: RunObserver,
+    source: str = "scenario",
 ) -> tuple[SimulationReport, Path]:
     """Run a scenario in the folder ``out``; returns the report and its page's path.
 
+    ``source`` names the scenario in errors.
+
     Raises:
-        OperatorError: the scenario, the images or the folder are not usable.
+        OperatorError: the scenario, the images or the folder are not usable; nothing of a run
+            that has just begun is left.
         StorageError: the disk is full; running it again continues.
     """
-    _claim(out, scenario, images)
+    check_scenario(scenario, source)
+    began = _claim(out, scenario, images)
     randomness = Randomness(scenario.seed if scenario.reproducible else None)
     try:
-        material = prepare(scenario, out, images, randomness, observer.stage)
-        signed = _plan(scenario, out, material, randomness, observer)
+        material = prepare(scenario, out, images, randomness, observer.stage, source)
+        signed = _plan(scenario, out, material, randomness, observer, source)
+        began = False  # from here on there is something to resume
         trained = _train(scenario, out, material, signed, observer)
+    except OperatorError:
+        if began:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
     finally:
         observer.finished()
     run = run_report(
@@ -73,18 +88,14 @@ def _plan(
     material: Material,
     randomness: Randomness,
     observer: RunObserver,
+    source: str,
 ) -> SignedPlan:
     path = out / PLAN
     if path.exists():
         return SignedPlan.from_file(path.read_bytes(), str(path))
     observer.stage("choosing the noise for the privacy asked for", 0, 0)
-    signed = plan_for(scenario, material.sites, randomness)
-    observer.stage("approving the plan at every site", 0, 0)
-    study = Study(signed.open())
-    for done, site in enumerate(material.sites):
-        observer.stage("preprocessing", done, len(material.sites))
-        for split in ("train", "holdout"):
-            prepare_cohort(site.folder, study, split)
+    signed = plan_for(scenario, material.sites, randomness, source)
+    approve_everywhere(signed, material.sites, observer.stage)
     write_atomic(path, signed.to_file())
     return signed
 
@@ -93,7 +104,6 @@ def _train(
     scenario: Scenario, out: Path, material: Material, signed: SignedPlan, observer: RunObserver
 ) -> Trained:
     study = Study(signed.open())
-    approve_everywhere(signed, material.sites)
     statement = statement_of(study)
     facts = RunFacts(
         scenario.title, len(material.sites), study.parameters, statement.epsilon, statement.delta
@@ -162,15 +172,16 @@ def _write(out: Path, trained: Trained, run: RunReport, report: SimulationReport
     return write_simulation(out, report)
 
 
-def _claim(out: Path, scenario: Scenario, images: Path | None) -> None:
-    """Make the folder this scenario's, or refuse one that belongs to another."""
+def _claim(out: Path, scenario: Scenario, images: Path | None) -> bool:
+    """Make the folder this scenario's, or refuse one that belongs to another; False: resumed."""
     source = "" if images is None else str(images.resolve())
     mark = digest("run", scenario.model_dump_json(), source).hex()
     path = out / RUN
     if path.exists():
         if json.loads(path.read_text()).get("scenario") != mark:
             raise OperatorError(f"{out}: holds another run; choose another --out or remove it")
-        return
+        return False
     if out.exists() and any(out.iterdir()):
         raise OperatorError(f"{out}: is not empty; choose another --out")
     write_atomic(path, json.dumps({"scenario": mark}).encode())
+    return True

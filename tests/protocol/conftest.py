@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.world import GRADIENT, World, make_world
 
 from fedward_server import coordinator
-from tests.world import GRADIENT, World, make_world
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
+from tests.world import STEPS, ServerStopped, World, coordinate, published
 
 from fedward_common.messages import (
     REPLIES,
@@ -19,7 +19,6 @@ from fedward_common.messages import (
     UnmaskOrder,
     decode_message,
 )
-from tests.world import STEPS, MemorySites, ServerStopped, World, coordinate, published
 
 SUMS = 4
 MESSAGES = 3 + 3 + 4 * 3 * SUMS - 3 * (SUMS - 1)

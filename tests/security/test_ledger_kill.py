@@ -21,15 +21,16 @@ CHILD = """
 import sys
 from pathlib import Path
 from fedward_client.database import open_database
-from fedward_client.ledger import Debit, Ledger
+from fedward_client.ledger import Allowance, Debit, Ledger
 from fedward_client.policy import AccountCap, Caps
 from tests.privacy_samples import GRADIENT
 
 caps = Caps(train=AccountCap(epsilon=100.0, delta=1e-5))
 ledger = Ledger(open_database(Path(sys.argv[1])))
+any_ = Allowance({}, 1_000_000)
 e = ledger.head()[0]  # the last attempt debited, if any: debited again first, as after a restart
 while True:
-    ledger.debit(Debit.of(GRADIENT, study=bytes(32), e=max(e, 1), account="train"), caps)
+    ledger.debit(Debit.of(GRADIENT, study=bytes(32), e=max(e, 1), account="train"), caps, any_)
     print(max(e, 1), flush=True)
     e = max(e, 1) + 1
 """

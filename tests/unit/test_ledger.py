@@ -10,12 +10,13 @@ import pytest
 from tests.privacy_samples import GRADIENT
 
 from fedward_client.database import open_database, transaction
-from fedward_client.ledger import Debit, Ledger
+from fedward_client.ledger import Allowance, Debit, Ledger
 from fedward_client.policy import AccountCap, Caps
 from fedward_common.errors import IntegrityError, OperatorError, PolicyRefusalError, StorageError
 from fedward_common.privacy.accounting import Mechanism, epsilon
 
 STUDY = bytes(range(32))
+ANY = Allowance({}, 1_000_000)
 CAPS = Caps(train=AccountCap(epsilon=2.5, delta=1e-5), holdout=AccountCap(epsilon=1.0, delta=1e-5))
 COUNT = replace(
     GRADIENT,
@@ -53,15 +54,15 @@ def test_a_new_ledger_has_spent_nothing(ledger):
 
 
 def test_a_debit_is_kept_and_read_back(ledger, path):
-    head = ledger.debit(gradient(1), CAPS)
+    head = ledger.debit(gradient(1), CAPS, ANY)
     assert head == ledger.head() == Ledger(open_database(path)).verify()
     assert ledger.entries() == [gradient(1)]
 
 
 def test_the_same_debit_again_changes_nothing(ledger, path):
-    head = ledger.debit(gradient(1), CAPS)
-    assert ledger.debit(gradient(1), CAPS) == head
-    assert Ledger(open_database(path)).debit(gradient(1), CAPS) == head  # after a restart
+    head = ledger.debit(gradient(1), CAPS, ANY)
+    assert ledger.debit(gradient(1), CAPS, ANY) == head
+    assert Ledger(open_database(path)).debit(gradient(1), CAPS, ANY) == head  # after a restart
     assert ledger.spent("train", CAPS).debits == 1
 
 
@@ -76,22 +77,22 @@ def test_the_same_debit_again_changes_nothing(ledger, path):
     ],
 )
 def test_another_debit_for_the_same_attempt_is_refused(ledger, changes):
-    head = ledger.debit(gradient(1), CAPS)
+    head = ledger.debit(gradient(1), CAPS, ANY)
     with pytest.raises(PolicyRefusalError, match="other parameters"):
-        ledger.debit(gradient(1, **changes), CAPS)
+        ledger.debit(gradient(1, **changes), CAPS, ANY)
     assert ledger.head() == head
 
 
 def test_attempts_of_different_studies_are_different_debits(ledger):
-    ledger.debit(gradient(1), CAPS)
-    ledger.debit(gradient(1, study=bytes(32)), CAPS)
+    ledger.debit(gradient(1), CAPS, ANY)
+    ledger.debit(gradient(1, study=bytes(32)), CAPS, ANY)
     assert ledger.spent("train", CAPS).debits == 2
 
 
 def test_spending_equals_the_accountant_and_the_filter_is_a_little_above(ledger):
-    ledger.debit(Debit.of(COUNT, study=STUDY, e=1, account="train"), CAPS)
+    ledger.debit(Debit.of(COUNT, study=STUDY, e=1, account="train"), CAPS, ANY)
     for e in range(2, 152):
-        ledger.debit(gradient(e), CAPS)
+        ledger.debit(gradient(e), CAPS, ANY)
     spent = ledger.spent("train", CAPS)
     exact = epsilon([Mechanism(30.0, 1.0, 1), Mechanism(5.8, 0.2, 150)], 1e-5)
     assert spent.epsilon_fixed == pytest.approx(exact, abs=1e-3)
@@ -108,7 +109,7 @@ def test_debits_stop_at_the_cap_and_leave_no_trace_past_it(ledger):
 
     def spend() -> None:
         for e in range(1, 500):
-            ledger.debit(gradient(e), caps)
+            ledger.debit(gradient(e), caps, ANY)
             seen.append(ledger._accounts["train"].server.filtered(0.6, 1e-5))
 
     with pytest.raises(PolicyRefusalError, match=r"caps\.train.*no image was touched"):
@@ -117,7 +118,7 @@ def test_debits_stop_at_the_cap_and_leave_no_trace_past_it(ledger):
     assert 0.5 < seen[-1] <= 0.6
     assert ledger.head()[0] == len(seen) - 1
     assert ledger.spent("train", caps).epsilon_fixed <= 0.6
-    assert ledger.debit(gradient(1), caps) == ledger.head()  # what was paid stays paid
+    assert ledger.debit(gradient(1), caps, ANY) == ledger.head()  # what was paid stays paid
 
 
 def test_the_worst_case_can_be_capped_too(ledger):
@@ -125,7 +126,7 @@ def test_the_worst_case_can_be_capped_too(ledger):
 
     def spend() -> None:
         for e in range(1, 100):
-            ledger.debit(gradient(e), caps)
+            ledger.debit(gradient(e), caps, ANY)
 
     with pytest.raises(PolicyRefusalError, match="worst-case"):
         spend()
@@ -134,26 +135,26 @@ def test_the_worst_case_can_be_capped_too(ledger):
 
 def test_empty_caps_refuse_the_first_debit(ledger):
     with pytest.raises(PolicyRefusalError):
-        ledger.debit(gradient(1), Caps())
+        ledger.debit(gradient(1), Caps(), ANY)
     assert ledger.head()[0] == 0
 
 
 def test_an_unknown_account_is_refused(ledger):
     with pytest.raises(OperatorError, match="account"):
-        ledger.debit(gradient(1, account="test"), CAPS)
+        ledger.debit(gradient(1, account="test"), CAPS, ANY)
 
 
 def test_a_coarse_grid_is_refused_rather_than_left_uncharged(ledger):
     with pytest.raises(PolicyRefusalError, match="inf"):
-        ledger.debit(gradient(1, grid_divergence=1e-3), CAPS)
+        ledger.debit(gradient(1, grid_divergence=1e-3), CAPS, ANY)
 
 
 def test_a_forecast_is_what_the_debits_then_cost(ledger):
     queries = [COUNT, replace(GRADIENT, rounds=60)]
     forecast = ledger.forecast("train", queries, 0, CAPS)
-    ledger.debit(Debit.of(COUNT, study=STUDY, e=1, account="train"), CAPS)
+    ledger.debit(Debit.of(COUNT, study=STUDY, e=1, account="train"), CAPS, ANY)
     for e in range(2, 62):
-        ledger.debit(gradient(e), CAPS)
+        ledger.debit(gradient(e), CAPS, ANY)
     spent = ledger.spent("train", CAPS)
     assert forecast.debits == spent.debits == 61
     assert forecast.epsilon == pytest.approx(spent.epsilon)
@@ -165,9 +166,9 @@ def test_a_forecast_is_what_the_debits_then_cost(ledger):
 
 def test_two_processes_share_one_ledger(path, ledger):
     other = Ledger(open_database(path))
-    ledger.debit(gradient(1), CAPS)
-    other.debit(gradient(2), CAPS)
-    ledger.debit(gradient(3), CAPS)
+    ledger.debit(gradient(1), CAPS, ANY)
+    other.debit(gradient(2), CAPS, ANY)
+    ledger.debit(gradient(3), CAPS, ANY)
     assert ledger.spent("train", CAPS) == other.spent("train", CAPS)
     assert ledger.spent("train", CAPS).debits == 3
 
@@ -181,7 +182,7 @@ def test_two_threads_debiting_at_once_never_pass_the_cap_or_fork_the_chain(path)
         mine = Ledger(open_database(path))
         try:
             for e in range(first, 400, 2):
-                mine.debit(gradient(e), caps)
+                mine.debit(gradient(e), caps, ANY)
         except PolicyRefusalError:
             refused.append(first)
 
@@ -199,12 +200,12 @@ def test_two_threads_debiting_at_once_never_pass_the_cap_or_fork_the_chain(path)
 def test_a_thousand_rows_cost_one_read_and_then_nothing(ledger, path):
     caps = Caps(train=AccountCap(epsilon=100.0, delta=1e-5))
     for e in range(1, 1001):
-        ledger.debit(gradient(e), caps)
+        ledger.debit(gradient(e), caps, ANY)
     reopened = Ledger(open_database(path))
     assert reopened.head() == ledger.head()
     statements: list[str] = []
     reopened._connection.set_trace_callback(statements.append)
-    reopened.debit(gradient(1001), caps)
+    reopened.debit(gradient(1001), caps, ANY)
     reopened._connection.set_trace_callback(None)
     assert len(statements) < 15, "a debit does not read the history again"
 
@@ -223,7 +224,7 @@ def test_a_thousand_rows_cost_one_read_and_then_nothing(ledger, path):
     ],
 )
 def test_the_database_itself_refuses_changes(ledger, path, statement):
-    ledger.debit(gradient(1), CAPS)
+    ledger.debit(gradient(1), CAPS, ANY)
     before = ledger.entries()
     connection = open_database(path)
     with pytest.raises(StorageError), transaction(connection):
@@ -252,7 +253,7 @@ TAMPERINGS = {
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_tampering_is_found(ledger, path, name):
     for e in range(1, 6):
-        ledger.debit(gradient(e), CAPS)
+        ledger.debit(gradient(e), CAPS, ANY)
     raw = sqlite3.connect(path)
     triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     for (trigger,) in triggers:
@@ -270,3 +271,16 @@ def test_a_foreign_row_of_a_valid_chain_is_not_a_debit(ledger):
         ledger._chain.append(b"key", ("not a debit", 1))
     with pytest.raises(IntegrityError, match="known form"):
         ledger.spent("train", CAPS)
+
+
+def test_attempts_beyond_what_the_epsilon_counts_are_refused(ledger):
+    allowance = Allowance({"gradient": 2, "count": 1}, extra=1)
+    for e in (1, 2, 3):
+        ledger.debit(gradient(e, query="gradient"), CAPS, allowance)
+    with pytest.raises(PolicyRefusalError, match="beyond its rounds"):
+        ledger.debit(gradient(4, query="gradient"), CAPS, allowance)
+    assert ledger.head().length == 3
+    ledger.debit(gradient(4, query="count"), CAPS, allowance)
+    with pytest.raises(PolicyRefusalError, match="beyond its rounds"):
+        ledger.debit(gradient(5, query="count"), CAPS, allowance)
+    ledger.debit(gradient(5, study=bytes(32)), CAPS, Allowance({}, 1))  # another study

@@ -18,7 +18,7 @@ from fedward_client.catalogue import Instance, Label, Level
 from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Cleaned, Identifiers, Quarantined, RefusalError
 from fedward_client.intake.folder import find_files
-from fedward_client.intake.labels import read_labels, resolve
+from fedward_client.intake.labels import read_labels, refuse_moved, resolve
 from fedward_client.intake.reconcile import Reconciliation, Tally, reconcile
 from fedward_client.site_folder import SiteFolder
 from fedward_common.errors import OperatorError, StorageError
@@ -134,7 +134,10 @@ def _labels(
     if path is None:
         return []
     rows = read_labels(path, deidentifier.pseudonym)
-    return resolve(path, rows, survey.patient_of, site.catalogue.labels())
+    existing = site.catalogue.labels()
+    resolved = resolve(path, rows, survey.patient_of, existing)
+    refuse_moved(path, site.split, existing, resolved)
+    return resolved
 
 
 def _store(

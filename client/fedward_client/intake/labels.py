@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from fedward_client.catalogue import Label, Level
-from fedward_client.split import Split
+from fedward_client.split import Split, SplitRule
 from fedward_common.errors import OperatorError
 
 HEADER = ("level", "id", "label", "split")
@@ -89,6 +89,29 @@ def _row(
         value,
         parse_split(path, line, split),
     )
+
+
+def refuse_moved(
+    path: Path, rule: SplitRule, existing: Iterable[Label], labels: Iterable[Label]
+) -> None:
+    """Refuse labels that would move a patient between training and held-out. # B6.
+
+    Each account pays for its own patients: one who changed sides would have been used by both.
+
+    Raises:
+        OperatorError: a patient's split differs from the one it has, or within ``labels``.
+    """
+    decided: dict[str, Split] = {}
+    moved = set()
+    for label in (*existing, *labels):
+        split = label.split or rule.split_of(label.patient)
+        if decided.setdefault(label.patient, split) != split:
+            moved.add(label.patient)
+    if moved:
+        raise OperatorError(
+            f"{path}: {len(moved)} patients would move between train and holdout, which is fixed "
+            "for good; leave the split column as it was"
+        )
 
 
 def parse_split(path: Path, line: int, text: str) -> Split | None:

@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedward_client.catalogue import Label
-from fedward_client.intake.labels import MAX_LABEL_CHARACTERS, parse_split, read_csv
+from fedward_client.intake.labels import (
+    MAX_LABEL_CHARACTERS,
+    parse_split,
+    read_csv,
+    refuse_moved,
+)
 from fedward_client.site_folder import SiteFolder
 from fedward_client.split import Split
 from fedward_common.errors import OperatorError
@@ -72,6 +77,7 @@ def add_table(site: SiteFolder, path: Path, pseudonym: Callable[[str], str]) -> 
     """Read a feature table into the site's catalogue, all or nothing; return how many patients."""
     table = read_table(path, pseudonym)
     labels = [Label("patient", r.patient, r.patient, r.value, r.split) for r in table.rows]
+    refuse_moved(path, site.split, site.catalogue.labels(), labels)
     features = {row.patient: row.features for row in table.rows}
     site.catalogue.add_table(features, table.columns, labels)
     return len(table.rows)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedward_common.plan.document import Plan
-from fedward_common.plan.sections import CountQuery, GradientQuery, MomentsQuery
+from fedward_common.plan.sections import (
+    CountQuery,
+    GradientQuery,
+    HistogramQuery,
+    MomentsQuery,
+)
 from fedward_common.secagg.parameters import group_problems
 
 
 def structural_problems(plan: Plan) -> list[str]:
     """What is wrong between sections whose single fields are well-formed."""
-    return [*_roster(plan), *_group(plan), *_cohort(plan), *_schedule(plan)]
+    return [*_roster(plan), *_group(plan), *_cohort(plan), *_schedule(plan), *_histograms(plan)]
 
 
 def _roster(plan: Plan) -> Iterator[str]:
@@ -40,6 +45,13 @@ def _cohort(plan: Plan) -> Iterator[str]:
         yield "model.features: 'columns' goes with cohort.source = 'table', and only with it"
     if table and plan.cohort.images_per_patient != 1:
         yield "cohort.images_per_patient: a table has one row a patient; set it to 1"
+
+
+def _histograms(plan: Plan) -> Iterator[str]:
+    for index, query in enumerate(plan.queries):
+        odd = isinstance(query, HistogramQuery) and query.bins % 2 == 1
+        if odd and len(plan.study.classes) == 2:  # the threshold 0.5 must be an edge
+            yield f"queries.{index}.bins: must be even for two classes; add one"
 
 
 def _schedule(plan: Plan) -> Iterator[str]:

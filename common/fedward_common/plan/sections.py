@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]*$", max_length=512)]
+Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$", max_length=512)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Line = Annotated[str, Field(max_length=200)]
@@ -44,7 +44,7 @@ class Protocol(Section):
 class RosterSite(Section):
     """One member: its name and its public Ed25519 identity and P-384 transport keys (A1), hex."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Slug
     identity: Hex32
     transport: Hex = ""
 
@@ -158,7 +158,7 @@ class Privacy(Section):
     """Patient-level (epsilon, delta); epsilon follows from the queries (B5), delta is stated."""
 
     delta: Annotated[float, Field(gt=0, lt=0.01)]
-    slack: Annotated[float, Field(ge=0, le=0.01)] = 2.0**-8
+    slack: Annotated[float, Field(ge=0, le=0.5)] = 2.0**-8
 
 
 class SecureAggregation(Section):

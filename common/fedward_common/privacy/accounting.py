@@ -30,6 +30,9 @@ COARSE_INTERVAL = 1e-3
 MAX_EPSILON = 100.0
 """Largest epsilon that can be asked for; beyond it nothing is protected."""
 
+UNBOUNDED_EPSILON = 1000.0
+"""Rényi epsilon above which no figure is worked out."""
+
 _RELATIVE_STEP = 1e-4
 _MAX_NOISE = 1e5
 
@@ -66,10 +69,17 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, *, interval: float = 
 
     Raises:
         MisuseError: ``delta`` is not in (0, 1).
+        OperatorError: beyond :data:`UNBOUNDED_EPSILON`, where the grid of losses would not fit
+            into memory.
     """
     if not 0.0 < delta < 1.0:
         raise MisuseError(f"delta is {delta}, must be in (0, 1)")
-    return float(_composed(_merged(mechanisms), interval).get_epsilon_for_delta(delta))
+    merged = _merged(mechanisms)
+    if rdp_epsilon(merged, delta) > UNBOUNDED_EPSILON:
+        raise OperatorError(
+            f"the queries cost an epsilon above {UNBOUNDED_EPSILON:g}: raise their noise_multiplier"
+        )
+    return float(_composed(merged, interval).get_epsilon_for_delta(delta))
 
 
 def epsilon_curve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from fedward_common.plan.sections import (
     MomentsQuery,
     Query,
 )
+from fedward_common.privacy.parameters import float_slack, largest_batch
 from fedward_common.queries import count, moments
 from fedward_common.queries.histogram import Layout
 
@@ -49,6 +51,12 @@ def tasks_of(plan: Plan, *, parameters: int, channels: int) -> tuple[Task, ...]:
     that moments are taken over.
     """
     return tuple(_task(plan, index, parameters, channels) for index in range(len(plan.queries)))
+
+
+def gradient_slack(tasks: Iterable[Task], patients: int) -> float:
+    """G of B3 that ``patients`` of one site need: only gradients are computed in float32."""
+    rates = [task.sampling_rate for task in tasks if isinstance(task.query, GradientQuery)]
+    return float_slack(largest_batch(patients, max(rates))) if rates else 0.0
 
 
 def _task(plan: Plan, index: int, parameters: int, channels: int) -> Task:

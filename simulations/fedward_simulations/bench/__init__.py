@@ -1,0 +1,1 @@
+"""What fedward's parts cost, measured beside what others use for the same purpose."""

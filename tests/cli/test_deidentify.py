@@ -1,0 +1,179 @@
+"""``fedward-client deidentify`` and ``describe``: every file accounted for, names keyed."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pydicom
+import pytest
+from tests.cli_world import client, ok, run
+from tests.dicom_cases import FILES, TOKEN, ct, encoded, image, noise
+
+from fedward_client.deidentify.outcome import Reason
+from fedward_client.deidentify.release import STAGING
+
+
+@pytest.fixture
+def key(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("0123456789abcdef" * 4)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Two usable files in a folder, one of them twice, and three that are refused."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    first = image(noise((20, 20), 1), patient="P1")
+    (folder / f"{TOKEN}_P1.dcm").write_bytes(encoded(first))
+    (folder / "deep" / "again.dcm").write_bytes(encoded(first))
+    (folder / "deep" / "ct").write_bytes(encoded(ct()))
+    (folder / "note.txt").write_text("hello")
+    (folder / "report.dcm").write_bytes((FILES / "test-SR.dcm").read_bytes())
+    (folder / "dangling.dcm").symlink_to(folder / "nowhere")
+    return folder
+
+
+def lines(report):
+    return {(x := json.loads(line))["input"]: x for line in report.read_text().splitlines()}
+
+
+def test_every_file_is_written_or_refused_with_a_reason(source, key, tmp_path):
+    out, report = tmp_path / "out", tmp_path / "report.jsonl"
+    done = run(
+        "fedward-client", "deidentify", source, out, "--key-file", key, "--report", report, "--json"
+    )
+    counts = done.json
+    assert (counts["found"], counts["written"]) == (6, 2)
+    said = lines(report)
+    assert set(said) == {
+        f.relative_to(source).as_posix() for f in source.rglob("*") if not f.is_dir()
+    }
+    refused = {name: x["reason"] for name, x in said.items() if x["status"] == "refused"}
+    assert refused["note.txt"] == Reason.NOT_DICOM
+    assert refused["report.dcm"] == Reason.UNKNOWN_SOP_CLASS
+    assert refused["dangling.dcm"] == "cannot be read"
+    assert "earlier file" in refused["deep/again.dcm"]
+    assert all(x["status"] == "written" for name, x in said.items() if name not in refused)
+    assert sum(counts["refused"].values()) == len(refused) == 4
+    assert counts["actions"]["removed"] > 0
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600
+
+
+def test_names_are_those_of_the_cleaned_content(source, key, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    shown = ok(client("deidentify", source, out, "--key-file", key)).out
+    assert "files found: 6, written: 2" in shown
+    assert "attributes replaced by a keyed pseudonym: 4" in shown
+    files = [file for file in out.rglob("*") if file.is_file()]
+    assert len(files) == 2
+    for file in files:
+        ds = pydicom.dcmread(file)
+        expected = (ds.PatientID, ds.StudyInstanceUID, f"{ds.SOPInstanceUID}.dcm")
+        assert file.relative_to(out).parts == expected
+        assert TOKEN.encode() not in file.read_bytes()
+    again = tmp_path / "again"
+    ok(client("deidentify", source, again, "--key-file", key))
+    assert {f.relative_to(out) for f in files} == {
+        f.relative_to(again) for f in again.rglob("*") if f.is_file()
+    }
+
+
+def test_places_that_would_mix_or_leak_are_refused(source, key, tmp_path):
+    out = tmp_path / "out"
+    with_key = ("--key-file", key)
+    client("deidentify", source, source / "out", *with_key).refused(2, "outside")
+    client("deidentify", source, source, *with_key).refused(2, "outside")
+    client("deidentify", source, tmp_path, *with_key).refused(2, "outside")
+    inside = ("--report", out / "report.jsonl")
+    client("deidentify", source, out, *with_key, *inside).refused(2, "report.jsonl", "outside")
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine").write_text("keep")
+    client("deidentify", source, out, *with_key).refused(2, out, "not empty")
+    assert [file.name for file in out.iterdir()] == ["mine"]
+
+
+def test_what_a_kill_left_is_replaced(source, key, tmp_path):
+    out = tmp_path / "out"
+    (out / STAGING / "patient").mkdir(parents=True)
+    (out / STAGING / "patient" / "half.dcm").write_bytes(b"half")
+    ok(client("deidentify", source, out, "--key-file", key))
+    assert len([f for f in out.rglob("*") if f.is_file()]) == 2
+    assert not (out / STAGING).exists()
+
+
+def test_a_folder_of_which_nothing_can_be_used(key, tmp_path):
+    source, out, report = tmp_path / "in", tmp_path / "out", tmp_path / "report.jsonl"
+    source.mkdir()
+    where = ("--key-file", key, "--report", report)
+    client("deidentify", source, out, *where).refused(2, source, "holds no file")
+    (source / "a.dcm").write_text("text")
+    client("deidentify", source, out, *where).refused(2, source, "not a DICOM file: 1")
+    assert not out.exists()
+    assert lines(report)["a.dcm"]["reason"] == Reason.NOT_DICOM
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        ("ab" * 31, 0o600, "31 bytes"),
+        ("xy" * 32, 0o600, "hexadecimal"),
+        ("ab" * 32, 0o644, "chmod 600"),
+        (None, 0o600, "cannot read"),
+    ],
+    ids=["short", "no hexadecimal", "readable by others", "missing"],
+)
+def test_a_bad_key_file(source, tmp_path, content, mode, words):
+    key, out = tmp_path / "bad.key", tmp_path / "out"
+    if content is not None:
+        key.write_text(content)
+        key.chmod(mode)
+    done = client("deidentify", source, out, "--key-file", key).refused(2, key, words)
+    assert "abab" not in done.err
+    assert not out.exists()
+
+
+def test_a_profile_changes_what_is_described_and_done(source, key, tmp_path):
+    profile, out = tmp_path / "profile.toml", tmp_path / "out"
+    profile.write_text('[retain]\nuids = true\n[pixels]\nhead_ct_mr = "keep"\n')
+    rows = {r["keyword"]: r["effect"] for r in client("describe", "--json").json["attributes"]}
+    assert rows["StudyInstanceUID"] == rows["SOPInstanceUID"] == "replaced by a keyed UID"
+    assert rows["PatientID"] == rows["PatientName"] == "replaced by a keyed pseudonym"
+    assert rows["StudyDate"] == "shifted in time"
+    assert rows["OtherPatientIDs"] == "removed"
+    assert rows["Rows"] == "kept"
+    kept = client("describe", "--profile", profile, "--json").json
+    assert {r["keyword"]: r["effect"] for r in kept["attributes"]}["StudyInstanceUID"] == "kept"
+    assert "uids" in kept["summary"][0]
+    shown = ok(client("describe", "--profile", profile)).out
+    assert "(0020,000d) StudyInstanceUID" in shown
+    ok(client("deidentify", source, out, "--key-file", key, "--profile", profile))
+    assert str(ct().SOPInstanceUID) in {f.stem for f in out.rglob("*.dcm")}
+    profile.write_text("[retain]\nuid = true\n")
+    client("describe", "--profile", profile).refused(2, profile, "retain.uid")
+
+
+def test_what_describe_says_is_what_is_done(source, key, tmp_path):
+    """Each attribute of a real CT ends as its row says."""
+    out = tmp_path / "out"
+    ok(client("deidentify", source / "deep" / "ct", out, "--key-file", key))
+    before, after = ct(), pydicom.dcmread(next(out.rglob("*.dcm")))
+    effects = {r["keyword"]: r["effect"] for r in client("describe", "--json").json["attributes"]}
+    seen = set()
+    for element in before:
+        effect = effects.get(element.keyword, "removed")
+        if element.keyword in ("PixelData", "FileMetaInformationVersion"):
+            continue
+        if effect == "removed":
+            assert element.tag not in after, element.keyword
+        elif effect == "kept" and element.tag in after:
+            assert str(after[element.tag].value) == str(element.value), element.keyword
+        elif effect != "kept" and element.tag in after and str(element.value):
+            assert str(after[element.tag].value) != str(element.value), element.keyword
+        seen.add(effect)
+    assert {"removed", "kept", "shifted in time", "replaced by a keyed UID"} <= seen
