@@ -328,7 +328,7 @@ def test_add_with_a_file_size_limit(site, tmp_path):
     assert client("add", source, "--site", site, "--json").json["used"] == 2
 
 
-LATER = [pytest.param(kilobytes, marks=pytest.mark.slow) for kilobytes in (700, 1500)]
+LATER = [pytest.param(kilobytes, marks=pytest.mark.slow) for kilobytes in (700, 1200)]
 
 
 @pytest.mark.parametrize("kilobytes", [100, *LATER])
@@ -346,7 +346,7 @@ def test_a_simulation_on_a_full_disk(small_disk, tmp_path, kilobytes):
 @pytest.mark.slow
 def test_a_simulation_goes_on_when_the_disk_has_room_again(small_disk, tmp_path):
     path = scenario(tmp_path)
-    out = small_disk(1500) / "run"
+    out = small_disk(1200) / "run"
     run("fedward-simulate", "run", path, "--out", out, "--quiet").refused(1, out, "free")
     small_disk(20_000)
     summary = run("fedward-simulate", "run", path, "--out", out, "--json").json

@@ -291,3 +291,18 @@ def test_a_bad_table_is_one_line_and_leaves_nothing(site, tmp_path, text, compla
     assert complaint in str(caught.value)
     assert "P0" not in str(caught.value)
     assert stored(site) == EMPTY
+
+
+def test_no_later_file_moves_a_patient_between_the_splits(site, tmp_path):
+    pseudonyms = deidentifier_of(site).pseudonyms
+    path = tmp_path / "table.csv"
+    rows = [f"P{n},0,{n}.0" for n in range(30)]
+    path.write_text("\n".join(["patient,label,x", *rows]) + "\n")
+    add_table(site, path, pseudonyms.patient)
+    before = site.catalogue.labels()
+    path.write_text(
+        "\n".join(["patient,label,x,split", *(f"{row},holdout" for row in rows)]) + "\n"
+    )
+    with pytest.raises(OperatorError, match=r"table\.csv: \d+ patients would move between train"):
+        add_table(site, path, pseudonyms.patient)
+    assert site.catalogue.labels() == before

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedward_common.errors import MisuseError
 from fedward_common.models.networks import build
@@ -71,16 +72,8 @@ def outputs(
             :func:`fedward_common.models.features.feature_map`.
         standardisation: Applied first.
     """
-    module = build(spec)
-    load_flat(module, parameters)
-    module.eval()
-    padded = np.zeros((-(-len(inputs) // CHUNK) * CHUNK, *inputs.shape[1:]), dtype=np.float32)
-    padded[: len(inputs)] = inputs
-    with torch.no_grad():
-        chunks = torch.split(torch.from_numpy(padded), CHUNK)
-        parts = [module(standardisation.apply(chunk)) for chunk in chunks]
-    result: NDArray[np.float32] = torch.cat(parts)[: len(inputs)].numpy()
-    return result
+    module = _loaded(spec, parameters)
+    return _in_chunks(lambda chunk: module(standardisation.apply(chunk)), inputs)
 
 
 def scores(
@@ -98,10 +91,37 @@ def scores(
     chosen = standardisation if standardisation is not None else identity_standardisation()
     if len(inputs) == 0:
         return np.zeros((0, spec.classes), dtype=np.float32)
-    raw = torch.from_numpy(outputs(spec, parameters, inputs, chosen))
+    module = _loaded(spec, parameters)
+    return _in_chunks(lambda chunk: _squashed(spec, module(chosen.apply(chunk))), inputs)
+
+
+def _loaded(spec: ModelSpec, parameters: NDArray[np.float64]) -> nn.Module:
+    module = build(spec)
+    load_flat(module, parameters)
+    return module.eval()
+
+
+def _squashed(spec: ModelSpec, raw: Tensor) -> Tensor:
+    """Raw outputs (N, outputs) as scores (N, classes)."""
     if spec.kind == "svm":
         raw = raw * SVM_SLOPE
     if spec.outputs == 1:
         positive = torch.sigmoid(raw)
-        return torch.cat([1 - positive, positive], dim=1).numpy()
-    return torch.softmax(raw, dim=1).numpy()
+        return torch.cat([1 - positive, positive], dim=1)
+    return torch.softmax(raw, dim=1)
+
+
+def _in_chunks(
+    function: Callable[[Tensor], Tensor], inputs: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Apply ``function`` to zero-padded chunks of one fixed shape, and cut the padding off.
+
+    Vectorised kernels treat the last few elements of an array differently: without a fixed shape,
+    one patient's presence would move another's score by a rounding error, and so across a bin.
+    """
+    padded = np.zeros((-(-len(inputs) // CHUNK) * CHUNK, *inputs.shape[1:]), dtype=np.float32)
+    padded[: len(inputs)] = inputs
+    with torch.no_grad():
+        parts = [function(chunk) for chunk in torch.split(torch.from_numpy(padded), CHUNK)]
+    result: NDArray[np.float32] = torch.cat(parts)[: len(inputs)].numpy()
+    return result

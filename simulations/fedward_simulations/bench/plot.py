@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -78,8 +79,8 @@ def _memory(axes: Axes, results: Sequence[Result]) -> None:
 def _finish(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     if x == "sites":
-        counts = sorted({int(count) for line in axes.get_lines() for count in line.get_xdata()})
-        axes.set_xticks(counts, [str(count) for count in counts])
+        counts = np.unique([x for line in axes.get_lines() for x in np.asarray(line.get_xdata())])
+        axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
         axes.set_xticks([], minor=True)
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(visible=True, which="major", color="#dddddd")
