@@ -1,13 +1,15 @@
 """The round in flight: the counter e, sealed state, the exact bytes of every reply (A2, A3, A6).
 
-State is sealed under a key of its own e, in a file outside the database (and outside backups): a
-restored database cannot open old seeds. A repeated identical request gets the stored bytes; a
-different request for the same step finds them and is refused.
+Every state is sealed under a key of its own, in a file outside the database (and outside backups)
+that is destroyed with the next step: a restored database cannot open old seeds. A repeated
+identical request gets the stored bytes; a different one for the same step is refused.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from fedward_common.randomness import os_random
 from fedward_common.secret import SecretBytes
 
 KEY_BYTES = 32
+NAME_BYTES = 8
 NONCE_BYTES = 12
 
 SCHEMA = (
@@ -84,10 +87,10 @@ class RoundStore:
         if row is None or row[0] is None:
             raise PeerError(f"attempt {e} is not in flight at this site")
         sealed = bytes(row[0])
+        nonce = sealed[NAME_BYTES : NAME_BYTES + NONCE_BYTES]
         try:
-            plain = self._cipher(study, e).decrypt(
-                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _context(study, e)
-            )
+            cipher = AESGCM(self._key_path(study, sealed[:NAME_BYTES]).read_bytes())
+            plain = cipher.decrypt(nonce, sealed[NAME_BYTES + NONCE_BYTES :], _context(study, e))
         except (InvalidTag, OSError) as error:
             raise PeerError(f"the state of attempt {e} cannot be opened; await the next") from error
         return SecretBytes(plain)
@@ -100,19 +103,22 @@ class RoundStore:
         Raises:
             PeerError: ``e`` is not above the last one (A2).
         """
-        with transaction(self._connection) as db:
+        with self._one_key(study), transaction(self._connection) as db:
             self._raise_counter(db, study, e, state)
             _put_reply(db, study, e, step, request, reply)
-        self._destroy_keys(study, keep=e)
 
     def advance(
         self, study: bytes, e: int, step: str, request: bytes, reply: bytes, state: SecretBytes
     ) -> None:
-        """Put the next state of e and the reply on the disk, before the reply leaves (A3)."""
-        sealed = self._seal(study, e, state)
-        with transaction(self._connection) as db:
+        """Put the next state of e and the reply on the disk, before the reply leaves (A3).
+
+        The state gets a key of its own, and the key of the state before is destroyed: a copy of
+        the database taken a step earlier opens nothing.
+        """
+        with self._one_key(study), transaction(self._connection) as db:
             db.execute(
-                "UPDATE round_attempts SET sealed = ? WHERE study = ? AND e = ?", (sealed, study, e)
+                "UPDATE round_attempts SET sealed = ? WHERE study = ? AND e = ?",
+                (self._seal(study, e, state), study, e),
             )
             _put_reply(db, study, e, step, request, reply)
 
@@ -126,7 +132,7 @@ class RoundStore:
         following: Following | None = None,
     ) -> None:
         """Destroy the state of e, keeping the last reply's bytes; begin ``following`` if given."""
-        with transaction(self._connection) as db:
+        with self._one_key(study), transaction(self._connection) as db:
             db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
             if following is not None:
                 self._raise_counter(db, study, following.e, following.state)
@@ -134,46 +140,48 @@ class RoundStore:
                     db, study, following.e, following.step, following.request, following.reply
                 )
             _put_reply(db, study, e, step, request, reply)
-        self._destroy_keys(study, keep=None if following is None else following.e)
 
     def abandon(self, study: bytes, e: int) -> None:
         """Destroy the state and the replies of e: this site takes no further part in it (A3.4)."""
-        with transaction(self._connection) as db:
+        with self._one_key(study), transaction(self._connection) as db:
             db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
             db.execute("DELETE FROM round_replies WHERE study = ? AND e = ?", (study, e))
-        self._destroy_keys(study, keep=None)
 
     def _raise_counter(
         self, db: sqlite3.Connection, study: bytes, e: int, state: SecretBytes
     ) -> None:
-        """Check that ``e`` is new before its key is made: a refusal changes nothing (A6)."""
+        """Store the first state of ``e``, which must be new: a refusal changes nothing (A6)."""
         found = db.execute("SELECT e FROM round_attempts WHERE study = ?", (study,)).fetchone()
         last = 0 if found is None else int(found[0])
         if e <= last:
             raise PeerError(f"attempt {e} is over: this site has seen attempt {last}")
-        self._new_key(study, e)
         row = (study, e, self._seal(study, e, state))
         db.execute("INSERT OR REPLACE INTO round_attempts VALUES (?, ?, ?)", row)
         # The last attempt's replies stay until the next: its final request may be repeated.
         db.execute("DELETE FROM round_replies WHERE study = ? AND e < ?", (study, last))
 
-    def _new_key(self, study: bytes, e: int) -> None:
-        write_atomic(self._key_path(study, e), os_random(KEY_BYTES), mode=0o600)
+    @contextmanager
+    def _one_key(self, study: bytes) -> Iterator[None]:
+        """Afterwards only the key of the state that is stored is left, whatever happened."""
+        try:
+            yield
+        finally:
+            row = self._connection.execute(
+                "SELECT sealed FROM round_attempts WHERE study = ?", (study,)
+            ).fetchone()
+            stored = b"" if row is None or row[0] is None else bytes(row[0])[:NAME_BYTES]
+            for path in self._folder.glob(f"{_short(study)}-*.key"):
+                if path != self._key_path(study, stored):
+                    path.unlink(missing_ok=True)
 
-    def _destroy_keys(self, study: bytes, keep: int | None) -> None:
-        for path in self._folder.glob(f"{_short(study)}-*.key"):
-            if keep is None or path != self._key_path(study, keep):
-                path.unlink(missing_ok=True)
-
-    def _key_path(self, study: bytes, e: int) -> Path:
-        return self._folder / f"{_short(study)}-{e}.key"
-
-    def _cipher(self, study: bytes, e: int) -> AESGCM:
-        return AESGCM(self._key_path(study, e).read_bytes())
+    def _key_path(self, study: bytes, name: bytes) -> Path:
+        return self._folder / f"{_short(study)}-{name.hex()}.key"
 
     def _seal(self, study: bytes, e: int, state: SecretBytes) -> bytes:
-        nonce = os_random(NONCE_BYTES)
-        return nonce + self._cipher(study, e).encrypt(nonce, state.reveal(), _context(study, e))
+        """Seal a state under a fresh key, whose file is on the disk before the state is."""
+        name, key, nonce = os_random(NAME_BYTES), os_random(KEY_BYTES), os_random(NONCE_BYTES)
+        write_atomic(self._key_path(study, name), key, mode=0o600)
+        return name + nonce + AESGCM(key).encrypt(nonce, state.reveal(), _context(study, e))
 
 
 def _put_reply(

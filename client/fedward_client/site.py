@@ -31,6 +31,14 @@ Randomness = Callable[..., RandomBytes]
 
 IDENTITY, TRANSPORT, POLICY = "identity.key", "transport.key", "policy.toml"
 
+VOLATILE = "volatile"
+"""Folder of the keys of rounds in flight: never to be backed up (A6)."""
+
+_NO_BACKUP = b"""Signature: 8a477f597d28d172789f06886806bc55
+# Keys of rounds in flight. Leave this folder out of every backup: a restored copy of the site must
+# not be able to open the seeds of an earlier round.
+"""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -102,6 +110,7 @@ def create_site(
             f"identity/{TRANSPORT}": _hex(identity.transport),
             POLICY: text.encode(),
             "SITE.pub": identity.public().to_text().encode(),
+            f"{VOLATILE}/CACHEDIR.TAG": _NO_BACKUP,
         },
     )
 
@@ -133,7 +142,7 @@ def open_site(
             ledger=Ledger(database),
             audit=AuditLog(database),
             studies=Studies(database),
-            rounds=RoundStore(database, folder.identity / "rounds"),
+            rounds=RoundStore(database, path / VOLATILE),
             members=Members(database),
             randomness=randomness,
             runtime=runtime or RuntimeOptions(),

@@ -49,9 +49,11 @@ class Progress:
         return ()
 
     def public_digest(self, task: Task) -> bytes:
-        """H(public input): 32 bytes. The position makes every published one distinct (A2)."""
-        arrays = tuple(_to_bytes(array) for array in self.public_input(task))
-        return digest("public-input", task.name, self.position, arrays)
+        """H(public input): 32 bytes. The position makes every published one distinct (A2).
+
+        It covers the whole state: members who agree on it agree on all that follows from it.
+        """
+        return digest("public-input", task.name, self.encode())
 
     def encode(self) -> bytes:
         """The canonical encoding: what a checkpoint holds."""

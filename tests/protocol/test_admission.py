@@ -294,7 +294,7 @@ def test_the_key_of_a_finished_study_is_destroyed_at_every_site(world):
         coordinate(sites).run()
     for name in world.names:
         assert list((world.root / name / "identity").glob("plan-*.key")) == []
-        assert list((world.root / name / "identity" / "rounds").glob("*.key")) == []
+        assert list((world.root / name / "volatile").glob("*.key")) == []
 
 
 def test_approving_again_changes_nothing_but_after_a_no_the_key_is_a_new_one(world):

@@ -195,11 +195,6 @@ def test_a_restored_backup_of_an_older_attempt_opens_no_seed(federation, tmp_pat
         assert "cannot be opened" in server.refused(0, order).reason
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="the sealing key is replaced at every e and not at every step, so a backup restored "
-    "within the attempt in which it was made gives a second addend under the same masks",
-)
 def test_a_backup_restored_within_its_own_attempt_gives_no_second_addend(federation, tmp_path):
     """'backup restored with old seeds', before the attempt is over (docs/threat-model.md)."""
     saved = tmp_path / "saved"
