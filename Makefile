@@ -53,7 +53,7 @@ lint: $(STAMP) ## style, types and import rules
 
 .PHONY: accept-foundation
 accept-foundation: $(STAMP) ## the accuracy and time bars on real images (long)
-	$(RUN) $(VENV)/bin/python -m tests.accept.foundation
+	$(RUN) $(VENV)/bin/python -m tests.accept.foundation --variants
 
 .PHONY: venv
 venv: $(STAMP) ## only make the environment

@@ -1,6 +1,6 @@
 """Issue "Foundation": what it must show, at full size.
 
-    python -m tests.accept.foundation [--out FOLDER] [--reduced]
+    python -m tests.accept.foundation [--out FOLDER] [--reduced] [--variants]
 
 Runs the shipped scenarios through the command line, as a user would, and writes
 ``docs/results/foundation.json`` with commands, versions and figures. ``--reduced`` is what CI runs:
@@ -61,10 +61,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--reduced", action="store_true")
+    parser.add_argument("--variants", action="store_true", help="skewed, multi-image, burned-in")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         record = accept(out, reduced=options.reduced)
+        if options.variants:
+            variants(record, out, images_file())
         target = out / "foundation.json" if options.reduced else RESULTS
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(asdict(record), indent=2) + "\n")
