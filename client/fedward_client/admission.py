@@ -6,7 +6,6 @@ plan that this site approved, with valid approvals of every roster member.
 
 from __future__ import annotations
 
-from fedward_client.running import study_group
 from fedward_client.site import Site
 from fedward_client.studies import StudyState
 from fedward_common import __version__, keys
@@ -14,6 +13,7 @@ from fedward_common import progress as folding
 from fedward_common.codec import encode
 from fedward_common.errors import PeerError, PolicyRefusalError
 from fedward_common.identity import Approval, approved_digest
+from fedward_common.membership import group_of
 from fedward_common.messages import (
     PROTOCOL_VERSION,
     Begin,
@@ -75,7 +75,7 @@ def begin_study(site: Site, order: Begin) -> bytes:
         if record.digest != digest:
             raise PeerError("the study has begun under other approvals; it is not begun twice")
         return digest
-    study_group(plan, approvals, digest)  # refuses what cannot form a group
+    group_of(plan, approvals, digest)  # refuses what cannot form a group
     stored = encode(tuple(approval.encode() for approval in approvals))
     first = folding.begin(Study(plan))
     site.studies.begin(plan.digest, digest, stored, first.encode())

@@ -15,10 +15,11 @@ from fedward_common import progress as folding
 from fedward_common.codec import decode
 from fedward_common.errors import IntegrityError, PeerError
 from fedward_common.identity import Approval
-from fedward_common.plan.document import Plan, plan_from_canonical
+from fedward_common.membership import group_of
+from fedward_common.plan.document import plan_from_canonical
 from fedward_common.progress import Progress, decode_progress
 from fedward_common.queries.task import Split, Task
-from fedward_common.secagg.parameters import Group, Member, SiteKeys
+from fedward_common.secagg.parameters import Group, SiteKeys
 from fedward_common.secagg.ring import RingParameters
 from fedward_common.study import Study
 
@@ -132,16 +133,7 @@ def open_running(site: Site, digest: bytes) -> Running:
     record = site.studies.running(digest)
     plan = plan_from_canonical(record.plan)
     approvals = decode_approvals(record.approvals or b"")
-    return Running(site, record, Study(plan), study_group(plan, approvals, digest))
-
-
-def study_group(plan: Plan, approvals: tuple[Approval, ...], digest: bytes) -> Group:
-    """The pinned roster with the encryption keys of the approvals (A1)."""
-    members = tuple(
-        Member(site.name, approval.identity, approval.encryption)
-        for site, approval in zip(plan.roster.sites, approvals, strict=True)
-    )
-    return Group(members, plan.secagg.t_min, plan.secagg.colluding, digest)
+    return Running(site, record, Study(plan), group_of(plan, approvals, digest))
 
 
 def decode_approvals(data: bytes) -> tuple[Approval, ...]:

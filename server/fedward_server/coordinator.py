@@ -14,6 +14,7 @@ import numpy as np
 from fedward_common import progress as folding
 from fedward_common.errors import FedwardError, PeerError
 from fedward_common.identity import Approval, approved_digest
+from fedward_common.membership import group_of
 from fedward_common.messages import (
     MAX_SUMS,
     Begin,
@@ -27,7 +28,7 @@ from fedward_common.plan.document import Plan
 from fedward_common.plan.signing import SignedPlan
 from fedward_common.progress import Progress
 from fedward_common.queries.task import Task
-from fedward_common.secagg.parameters import Group, Member
+from fedward_common.secagg.parameters import Group
 from fedward_common.secagg.ring import RingParameters, unwrap
 from fedward_common.secagg.server import RoundAbortedError, Summed
 from fedward_common.study import Study
@@ -88,7 +89,7 @@ class Coordinator:
         """
         approvals = self._gather_approvals()
         digest = self.digest = approved_digest(self._plan.digest, approvals)
-        group = self._group(approvals, digest)
+        group = group_of(self._plan, approvals, digest)
         store = Checkpoints(self._folder, digest)
         begin = Begin(self._plan.digest, tuple(approval.encode() for approval in approvals))
         runner = RoundRunner(self._study, group, begin, self._sites, store)
@@ -194,14 +195,6 @@ class Coordinator:
             log.warning("%s: its approval is for another plan or by another key", name)
             return None
         return approval
-
-    def _group(self, approvals: tuple[Approval, ...], digest: bytes) -> Group:
-        members = tuple(
-            Member(site.name, approval.identity, approval.encryption)
-            for site, approval in zip(self._plan.roster.sites, approvals, strict=True)
-        )
-        secagg = self._plan.secagg
-        return Group(members, secagg.t_min, secagg.colluding, digest)
 
     def _publish_last(
         self, digest: bytes, store: Checkpoints, position: int, runner: RoundRunner

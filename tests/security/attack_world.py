@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from tests.world import MemorySites
 
-from fedward_client.running import study_group
 from fedward_common.identity import Approval, approved_digest
+from fedward_common.membership import group_of
 from fedward_common.messages import (
     REPLIES,
     AgreeOrder,
@@ -70,7 +70,7 @@ class HostileServer:
             assert isinstance(self.ask(i, Begin(plan.digest, tuple(approvals))), Standing)
         opened = tuple(Approval.decode(data) for data in approvals)
         self.study = approved_digest(plan.digest, opened)
-        self.group = study_group(plan, opened, self.study)
+        self.group = group_of(plan, opened, self.study)
         self.progress = begin(self.definition)
         self.sums: tuple[bytes, ...] = ()
         self.seen: dict[tuple[int, int], bytes] = {}
