@@ -55,6 +55,10 @@ lint: $(STAMP) ## style, types and import rules
 accept-foundation: $(STAMP) ## the accuracy and time bars on real images (long)
 	$(RUN) $(VENV)/bin/python -m tests.accept.foundation --variants
 
+.PHONY: accept-private-sum
+accept-private-sum: $(STAMP) ## the attacks, the fuzzing and the costs of the private sum (long)
+	$(RUN) $(VENV)/bin/python -m tests.accept.private_sum
+
 .PHONY: venv
 venv: $(STAMP) ## only make the environment
 
