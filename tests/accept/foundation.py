@@ -185,7 +185,8 @@ def simulate(record: Record, arguments: list[str], folder: Path) -> dict[str, An
         sys.exit(f"{' '.join(shown)}: exit {done.returncode}\n{done.stderr}")
     summary: dict[str, Any] = json.loads(done.stdout)
     command = " ".join(shown).replace(str(images_file()), "pneumoniamnist.npz")
-    record.commands.append(command.replace(f"{folder.parent}/", ""))
+    summary["command"] = command.replace(f"{folder.parent}/", "")  # no path of this machine
+    record.commands.append(summary["command"])
     record.versions = summary.get("versions", record.versions)
     return summary
 
