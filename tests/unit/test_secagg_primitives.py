@@ -44,6 +44,16 @@ def test_many_masks_cancel_exactly():
     assert np.array_equal(vector, np.arange(100, dtype=np.uint32))
 
 
+@pytest.mark.parametrize("size", [1, 262_144, 600_001, 1_000_000])
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_change_no_element(size, threads):
+    masks = [Mask(new_key(os_random), negative=bool(n % 2)) for n in range(66 if size == 1 else 3)]
+    one, many = np.zeros(size, dtype=np.uint32), np.zeros(size, dtype=np.uint32)
+    apply_masks(one, masks)
+    apply_masks(many, masks, threads)
+    assert np.array_equal(one, many)
+
+
 def test_the_keystream_is_aes_256_ctr_from_zero():
     key = SecretBytes(bytes(range(32)))
     words = np.frombuffer(keystream(key, 400), dtype="<u4")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.secagg_world import SeededRandom
 
 from fedward_common.errors import MisuseError, PlanError
-from fedward_common.privacy.sampling import uniform
+from fedward_common.privacy.keystream import Keystream
 from fedward_common.randomness import os_random
 from fedward_common.secagg.ring import (
     RingParameters,
@@ -29,9 +29,16 @@ def test_rounding_is_to_a_neighbour_and_unbiased():
 def test_rounding_is_what_a5_says():
     ring = RingParameters(scale=8.0, ring_bound=100, dimension=50)
     x = np.linspace(-20, 20, 50)
-    u = uniform(50, SeededRandom("u"))
+    u = Keystream(SeededRandom("u")).unit_floats(50)
     expected = [min(100, max(-100, math.floor(8.0 * v + w))) for v, w in zip(x, u, strict=True)]
     assert ring.encode(x, SeededRandom("u")).tolist() == expected
+
+
+def test_long_vectors_are_encoded_as_short_ones_are():
+    ring = RingParameters(scale=8.0, ring_bound=10**6, dimension=40_000)
+    x = np.random.default_rng(0).normal(size=ring.dimension)
+    u = Keystream(SeededRandom("u")).unit_floats(ring.dimension)
+    assert (ring.encode(x, SeededRandom("u")) == np.floor(8.0 * x + u)).all()
 
 
 def test_no_input_raises_or_leaves_the_bound():

@@ -1,4 +1,4 @@
-"""Who takes part in a step, which of their images, and how values are rounded (B1, A5).
+"""Who takes part in a step, and which of their images (B1).
 
 All draws come from a cryptographic stream keyed for the call, independent of the data.
 """
@@ -56,17 +56,3 @@ def choose(random: RandomBytes, n: int, k: int) -> npt.NDArray[np.int64]:
         return np.arange(n, dtype=np.int64)
     keys = Keystream(random).words(n)
     return np.sort(np.argsort(keys, kind="stable")[:k]).astype(np.int64)
-
-
-def uniform(count: int, random: RandomBytes) -> npt.NDArray[np.float64]:
-    """Draw ``count`` floats uniform in [0, 1), multiples of 2^-53, for stochastic rounding (A5).
-
-    Returns:
-        float64 of shape (count,).
-
-    Raises:
-        MisuseError: ``count`` is negative.
-    """
-    if count < 0:
-        raise MisuseError(f"cannot draw {count} floats")
-    return Keystream(random).unit_floats(count)

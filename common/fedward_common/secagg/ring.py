@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedward_common.errors import MisuseError, PlanError
-from fedward_common.privacy.sampling import uniform
+from fedward_common.privacy.keystream import Keystream
 from fedward_common.randomness import RandomBytes
 from fedward_common.secagg.prg import U32
 
@@ -23,6 +23,7 @@ MAX_DIMENSION = 2**26
 """Coordinates of one addend: 256 MiB on the wire."""
 
 _HALF = MODULUS // 2
+_CHUNK = 1 << 14  # coordinates encoded at once: their floats stay in the cache
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,18 @@ class RingParameters:
         """
         if vector.shape != (self.dimension,) or vector.dtype != np.float64:
             raise MisuseError(f"a vector to encode must be float64 of shape ({self.dimension},)")
-        finite = np.where(np.isfinite(vector), vector, 0.0)
-        with np.errstate(over="ignore"):  # an overflow is clamped below
-            scaled = finite * self.scale
-        scaled += uniform(self.dimension, random)
-        np.floor(scaled, out=scaled)
-        np.clip(scaled, -self.ring_bound, self.ring_bound, out=scaled)
-        return scaled.astype(np.int64)
+        stream = Keystream(random)
+        encoded = np.empty(self.dimension, dtype=np.int64)
+        for start in range(0, self.dimension, _CHUNK):
+            part = vector[start : start + _CHUNK]
+            scaled = np.where(np.isfinite(part), part, 0.0)
+            with np.errstate(over="ignore"):  # an overflow is clamped below
+                scaled *= self.scale
+            scaled += stream.unit_floats(part.size)
+            np.floor(scaled, out=scaled)
+            np.clip(scaled, -self.ring_bound, self.ring_bound, out=scaled)
+            encoded[start : start + _CHUNK] = scaled
+        return encoded
 
     def decode(self, total: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
         """Return the real vector (d,) that a sum of encoded addends stands for.
