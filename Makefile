@@ -2,6 +2,7 @@
 #
 #   PYTHON=/path/to/python3.11   the interpreter that makes .venv (3.11 or 3.12; else found on PATH)
 #   TORCH_INDEX=URL              the package index to take torch, and nothing else, from
+#   EXTRAS=dev,ocr,bench         the extras to install; the default, dev, is all that tests need to run
 #   JOBS=2                       processes that share the tests
 #   PYTEST_ARGS=...              more for pytest: make test PYTEST_ARGS="-k secagg --cov"
 
@@ -9,15 +10,16 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV := .venv
+EXTRAS ?= dev
 JOBS ?= 2
 PYTHON ?=
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 
-# The stamp carries a checksum of what it was installed from, so a changed pin installs again and a
-# mere checkout, which changes file times only, does not.
+# The stamp carries a checksum of what was installed, so a changed pin installs again and a mere
+# checkout, which changes file times only, does not.
 INPUTS := pyproject.toml constraints.txt
-STAMP := $(VENV)/.installed-$(shell cat $(INPUTS) 2>/dev/null | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/.installed-$(shell { cat $(INPUTS); echo $(EXTRAS); } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Flower starts its own processes by name, so the environment's commands must be on PATH.
@@ -90,5 +92,5 @@ ifneq ($(strip $(TORCH_INDEX)),)
 	@$(PIP) --no-deps --index-url "$(TORCH_INDEX)" torch
 endif
 	@$(PIP) hatchling editables
-	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
