@@ -67,7 +67,8 @@ def fuzzed(running, tmp_path_factory):
     with sites.world.copy(tmp_path_factory.mktemp("fuzzed") / "world").sites(seed=1) as others:
         yield others, kept
         others.site("site-1").ledger.verify()
-        assert len(others.site("site-1").ledger.entries()) == 2
+        # Attempt 3 stood open: an order that is whole but for one site's share may open it, once.
+        assert [debit.e for debit in others.site("site-1").ledger.entries()] in ([1, 2], [1, 2, 3])
 
 
 def refusal(sites: MemorySites, data: bytes) -> Refusal:
