@@ -62,9 +62,11 @@ FIXED_DRAFT = DRAFT.replace("rounds = 2", "rounds = 2\nnoise_multiplier = 3.0").
 POLICY = """\
 [caps.train]
 epsilon = {epsilon}
+epsilon_worst_case = "none"
 delta = 1e-5
 [caps.holdout]
 epsilon = {epsilon}
+epsilon_worst_case = "none"
 delta = 1e-5
 [studies]
 queries = ["count", "gradient", "histogram"]

@@ -36,7 +36,12 @@ from fedward_common.messages import (
     Propose,
     Refusal,
     ShareOrder,
+    StepReply,
     UnmaskOrder,
+    Witnessed,
+    WitnessesNeeded,
+    WitnessOrder,
+    WitnessReply,
     decode_message,
 )
 from fedward_common.plan.document import Plan
@@ -60,16 +65,19 @@ STEPS = (ShareOrder, MaskOrder, AgreeOrder, UnmaskOrder)
 POLICY = """\
 [caps.train]
 epsilon = 100.0
+epsilon_worst_case = "none"
 delta = 1e-3
 
 [caps.holdout]
 epsilon = 100.0
+epsilon_worst_case = "none"
 delta = 1e-3
 
 [studies]
 queries = ["count", "moments", "gradient", "histogram"]
 models = ["svm", "cnn"]
 minimum_cohort = 1
+audit_share = 0.0
 """
 
 GRADIENT: dict[str, Any] = {
@@ -244,21 +252,46 @@ class MemorySites:
             fate = "lost" if name in self.offline else self.fate(name, order)
             if fate == "lost":
                 continue
-            data = self.ask(name, order.encode())
+            data = self._handle(name, order.encode())
+            reply = decode_message(data, REPLIES)
             self.sent.append((name, order, data))
-            self.on_order(name, order, data)
+            if not isinstance(reply, WitnessesNeeded):
+                self.on_order(name, order, data)
             if self.stop_after is not None and len(self.sent) >= self.stop_after:
                 raise ServerStopped
-            reply = decode_message(data, REPLIES)
             if isinstance(reply, Refusal):
                 self.refused.append((name, order, reply))
-            elif fate == "ok":
+            if fate == "ok":
                 yield name, reply
 
     def ask(self, name: str, data: bytes) -> bytes:
-        """One order's bytes to a site, its reply's bytes back."""
+        """One order's bytes to a site, its reply's bytes back; witnesses are found on the way."""
+        answer = self._handle(name, data)
+        reply = decode_message(answer, REPLIES)
+        if isinstance(reply, WitnessesNeeded):
+            told = self.vouch(name, reply, self.service(name).handle)
+            answer = told.encode() if isinstance(told, Refusal) else self._handle(name, data)
+        return answer
+
+    def vouch(
+        self, name: str, needed: WitnessesNeeded, handle: Callable[[bytes], bytes]
+    ) -> Message:
+        """Carry the other sites' answers to the site behind ``handle``, as an honest server."""
+        index, size = self.world.names.index(name), len(self.world.names)
+        nonces = tuple(needed.nonce if i == index else b"" for i in range(size))
+        answers = [b""] * size
+        for i, other in enumerate(self.world.names):
+            if i != index and other not in self.offline:
+                data = self.service(other).handle(WitnessOrder(needed.study, nonces).encode())
+                reply = decode_message(data, REPLIES)
+                answers[i] = reply.answers[index] if isinstance(reply, WitnessReply) else b""
+        told = handle(Witnessed(needed.study, tuple(answers)).encode())
+        return decode_message(told, REPLIES)
+
+    def _handle(self, name: str, data: bytes) -> bytes:
+        """With ``reopen``, every step that a site has served was its process's last act."""
         answer = self.service(name).handle(data)
-        if self.reopen:
+        if self.reopen and isinstance(decode_message(answer, REPLIES), StepReply):
             self.restart(name)
         return answer
 

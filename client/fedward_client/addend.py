@@ -87,7 +87,8 @@ def vector_sum(
         return _sum(task, (count.vector(patient.label, classes) for patient in patients))
     if isinstance(query, MomentsQuery):
         return _sum(task, (moments.vector(patient.inputs) for patient in patients))
-    return _histogram(study, query, task, progress, patients, runtime.micro_batch)
+    chunk = runtime.views_per_pass(study.spec.raw_values)
+    return _histogram(study, query, task, progress, patients, chunk)
 
 
 def _histogram(

@@ -42,11 +42,11 @@ def review(site: Site, plan_digest: bytes) -> Review:
         for member in study.plan.roster.sites
         if member.name != site.name and not site.members.is_verified(member)
     )
-    policy = _policy_problems(site, study, statement, unverified)
+    patients = len(open_cohort(site.folder, study, "train"))
     refusals = (
         *_seat_problems(site, study.plan),
-        *_plan_problems(site, study),
-        *policy,
+        *_plan_problems(study, patients),
+        *_policy_problems(site, study, statement, unverified, patients),
         *_budget_problems(site, study),
     )
     return Review(study.plan, statement, unverified, refusals)
@@ -62,7 +62,7 @@ def approve_plan(site: Site, plan_digest: bytes) -> Review:
         PolicyRefusalError: the policy or the budget forbids it; every reason is named.
     """
     record = _known(site, plan_digest)
-    if record.state in (StudyState.RUNNING, StudyState.FINISHED):
+    if record.state in (StudyState.RUNNING, StudyState.FINISHED, StudyState.STOPPED):
         raise OperatorError(f"plan {plan_digest.hex()[:16]}: its study has begun; see `plan show`")
     outcome = review(site, plan_digest)
     if outcome.refusals:
@@ -75,7 +75,7 @@ def approve_plan(site: Site, plan_digest: bytes) -> Review:
     encryption = site.new_encryption_key(plan_digest)
     consent = approve(site.identity.identity, plan_digest, keys.encryption_public(encryption))
     site.studies.approve(plan_digest, consent.encode())
-    site.audit.decided("approve", outcome.plan.canonical, site.ledger.head())
+    site.audit.decided("approve", plan_digest, outcome.plan.canonical, site.ledger.head())
     return outcome
 
 
@@ -84,7 +84,7 @@ def reject_plan(site: Site, plan_digest: bytes) -> None:
     record = _known(site, plan_digest)
     site.studies.reject(plan_digest)
     site.destroy_encryption_key(plan_digest)
-    site.audit.decided("reject", record.plan, site.ledger.head())
+    site.audit.decided("reject", plan_digest, record.plan, site.ledger.head())
 
 
 def _known(site: Site, plan_digest: bytes) -> StudyRecord:
@@ -94,8 +94,8 @@ def _known(site: Site, plan_digest: bytes) -> StudyRecord:
     return record
 
 
-def _plan_problems(site: Site, study: Study) -> list[str]:
-    """What only this site can check: its package, and that the slack covers its cohort."""
+def _plan_problems(study: Study, patients: int) -> list[str]:
+    """What only a site can check: its package, and that the slack covers its cohort."""
     plan = study.plan
     problems = []
     if plan.model.initial_sha256 is None:  # A2
@@ -103,7 +103,6 @@ def _plan_problems(site: Site, study: Study) -> list[str]:
     needed = plan.protocol.minimum_package
     if _version(__version__) < _version(needed):
         problems.append(f"the plan needs fedward {needed}; this is {__version__}: upgrade")
-    patients = len(open_cohort(site.folder, study, "train"))
     slack = gradient_slack(study.tasks, patients)
     if plan.privacy.slack < slack:  # B3
         problems.append(
@@ -126,7 +125,11 @@ def _seat_problems(site: Site, plan: Plan) -> list[str]:
 
 
 def _policy_problems(
-    site: Site, study: Study, statement: PrivacyStatement, unverified: tuple[str, ...]
+    site: Site,
+    study: Study,
+    statement: PrivacyStatement,
+    unverified: tuple[str, ...],
+    patients: int,
 ) -> list[str]:
     plan = study.plan
     facts = PlanFacts(
@@ -144,7 +147,7 @@ def _policy_problems(
         t_min=plan.secagg.t_min,
         colluding=plan.secagg.colluding,
         unverified=len(unverified),
-        cohort=len(open_cohort(site.folder, study, "train")),
+        cohort=patients,
         accounts=statement.by_account,
         delta=plan.privacy.delta,
         unsafe=plan.secagg.unsafe_for_simulation,

@@ -1,7 +1,8 @@
 """What this site decided and what it sent, in order, hash-chained (G7).
 
 An entry names a message by its size and SHA-256 and the ledger's head at that moment. It never
-holds a message, and nothing that came from a patient.
+holds a message, and nothing that came from a patient. A reply that leaves again, because its
+request was repeated, is in the log once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class AuditEntry:
     Attributes:
         unix_time: seconds since 1970, by the site's clock.
         kind: what happened: a decision ('approve', 'reject', ...) or the step of a message sent.
+        study: what it belongs to: the digest that a study runs under, or of the plan decided on;
+            32 bytes.
         e: the attempt, 0 for a decision.
         size: bytes of the message or of the text decided on.
         sha256: its SHA-256, 32 bytes.
@@ -34,6 +37,7 @@ class AuditEntry:
 
     unix_time: int
     kind: str
+    study: bytes
     e: int
     size: int
     sha256: bytes
@@ -51,13 +55,32 @@ class AuditLog:
         self._clock = clock
         self._chain = HashChain(connection, "audit")
 
-    def sent(self, kind: str, e: int, message: bytes, ledger: Head) -> None:
-        """Record that ``message`` is about to leave at attempt ``e``."""
-        self._append(kind, e, message, ledger)
+    def sent(self, kind: str, study: bytes, e: int, message: bytes, ledger: Head) -> None:
+        """Record that ``message`` is about to leave at attempt ``e``; again: nothing is added."""
+        entry = self._entry(kind, study, e, message, ledger)
+        key = digest("sent", study, e, kind, entry.sha256)
+        with transaction(self._connection):
+            if self._chain.find(key) is None:
+                self._chain.append(key, ("audit-2", *astuple(entry)))
 
-    def decided(self, kind: str, subject: bytes, ledger: Head) -> None:
-        """Record a person's decision of ``kind`` on ``subject``, such as a plan's bytes."""
-        self._append(kind, 0, subject, ledger)
+    def decided(self, kind: str, study: bytes, subject: bytes, ledger: Head) -> None:
+        """Record a decision of ``kind`` on ``subject``, such as a plan's bytes; each one anew."""
+        entry = self._entry(kind, study, 0, subject, ledger)
+        with transaction(self._connection):
+            key = digest("decided", self._chain.head().length + 1)
+            self._chain.append(key, ("audit-2", *astuple(entry)))
+
+    def ledger_head(self) -> Head | None:
+        """The highest head of the ledger that an entry noted; None of an empty log.
+
+        Raises:
+            IntegrityError: the chain does not hold.
+        """
+        entries = self.entries()
+        if not entries:
+            return None
+        highest = max(entries, key=lambda entry: entry.ledger_count)
+        return Head(highest.ledger_count, highest.ledger_hash)
 
     def entries(self) -> list[AuditEntry]:
         """Return the whole log, oldest first, verified on the way.
@@ -75,32 +98,31 @@ class AuditLog:
         """
         return self._chain.verify()
 
-    def _append(self, kind: str, e: int, data: bytes, ledger: Head) -> None:
-        entry = AuditEntry(
+    def _entry(self, kind: str, study: bytes, e: int, data: bytes, ledger: Head) -> AuditEntry:
+        return AuditEntry(
             unix_time=int(self._clock()),
             kind=kind,
+            study=study,
             e=e,
             size=len(data),
             sha256=hashlib.sha256(data).digest(),
-            ledger_count=ledger[0],
-            ledger_hash=ledger[1],
+            ledger_count=ledger.length,
+            ledger_hash=ledger.hash,
         )
-        with transaction(self._connection):
-            key = digest("audit", self._chain.head().length + 1)
-            self._chain.append(key, ("audit-1", *astuple(entry)))
 
 
 def _entry(record: Record) -> AuditEntry:
     match record:
         case (
-            "audit-1",
+            "audit-2",
             int(at),
             str(kind),
+            bytes(study),
             int(e),
             int(size),
             bytes(sha),
             int(count),
             bytes(head),
         ):
-            return AuditEntry(at, kind, e, size, sha, count, head)
+            return AuditEntry(at, kind, study, e, size, sha, count, head)
     raise IntegrityError("site database, audit chain: an entry is not of a known form")

@@ -8,9 +8,10 @@ intake batch are one transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +24,38 @@ from fedward_common.errors import IntegrityError, PeerError, StorageError
 Level = Literal["patient", "study", "instance"]
 Split = Literal["train", "holdout"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS instances (
-  instance TEXT PRIMARY KEY, patient TEXT NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL,
-  modality TEXT NOT NULL, fingerprint BLOB NOT NULL UNIQUE
-) STRICT;
-CREATE INDEX IF NOT EXISTS instances_patient ON instances (patient);
-CREATE INDEX IF NOT EXISTS instances_study ON instances (study);
-CREATE TABLE IF NOT EXISTS labels (
-  level TEXT NOT NULL, target TEXT NOT NULL, patient TEXT NOT NULL, sealed BLOB NOT NULL,
-  PRIMARY KEY (level, target)
-) STRICT;
-CREATE TABLE IF NOT EXISTS features (
-  patient TEXT PRIMARY KEY, sealed BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS quarantine (fingerprint BLOB PRIMARY KEY, reason TEXT NOT NULL) STRICT;
-"""
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS instances (
+      instance TEXT PRIMARY KEY, patient TEXT NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL,
+      modality TEXT NOT NULL, fingerprint BLOB NOT NULL UNIQUE
+    ) STRICT""",
+    "CREATE INDEX IF NOT EXISTS instances_patient ON instances (patient)",
+    "CREATE INDEX IF NOT EXISTS instances_study ON instances (study)",
+    """CREATE TABLE IF NOT EXISTS labels (
+      level TEXT NOT NULL, target TEXT NOT NULL, patient TEXT NOT NULL, sealed BLOB NOT NULL,
+      PRIMARY KEY (level, target)
+    ) STRICT""",
+    "CREATE TABLE IF NOT EXISTS features (patient TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT",
+    """CREATE TABLE IF NOT EXISTS quarantine (
+      fingerprint BLOB PRIMARY KEY, reason TEXT NOT NULL
+    ) STRICT""",
+)
 _MAX_LABEL_BYTES = 4096
+_IMAGES_WITHOUT_LABEL = """
+SELECT COUNT(*) FROM instances AS i
+WHERE NOT EXISTS (SELECT 1 FROM labels WHERE level = 'patient' AND target = i.patient)
+  AND NOT EXISTS (SELECT 1 FROM labels WHERE level = 'study' AND target = i.study)
+  AND NOT EXISTS (SELECT 1 FROM labels WHERE level = 'instance' AND target = i.instance)
+"""
+_LABELS_WITHOUT_IMAGES = """
+SELECT COUNT(*) FROM labels AS x WHERE NOT CASE level
+  WHEN 'patient' THEN EXISTS (SELECT 1 FROM instances WHERE patient = x.target)
+  WHEN 'study' THEN EXISTS (SELECT 1 FROM instances WHERE study = x.target)
+  ELSE EXISTS (SELECT 1 FROM instances WHERE instance = x.target) END
+"""
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """One image object. All identifiers are keyed pseudonyms; ``fingerprint`` is of the source."""
 
     instance: str
@@ -83,10 +95,9 @@ class Catalogue:
 
     def __init__(self, database: sqlite3.Connection, vault: Vault) -> None:
         self._database, self._vault = database, vault
-        try:
-            database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise _unreadable(error) from error
+        with transaction(database):
+            for statement in _SCHEMA:
+                database.execute(statement)
 
     def add(
         self, instances: Sequence[Instance], quarantined: Mapping[bytes, str] | None = None
@@ -95,10 +106,7 @@ class Catalogue:
         with transaction(self._database) as database:
             database.executemany(
                 "INSERT OR IGNORE INTO instances VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (i.instance, i.patient, i.study, i.series, i.modality, i.fingerprint)
-                    for i in instances
-                ],
+                instances,
             )
             database.executemany(
                 "INSERT OR REPLACE INTO quarantine VALUES (?, ?)", (quarantined or {}).items()
@@ -125,8 +133,12 @@ class Catalogue:
 
     def instances(self) -> list[Instance]:
         """Return every instance, in a fixed order."""
+        return list(self.each_instance())
+
+    def each_instance(self) -> Iterator[Instance]:
+        """Yield every instance in the same order: by patient, study and instance."""
         rows = self._rows("SELECT * FROM instances ORDER BY patient, study, instance")
-        return [Instance(*row) for row in rows]
+        return map(Instance._make, rows)
 
     def labels(self) -> list[Label]:
         """Return every label, unsealed.
@@ -148,10 +160,24 @@ class Catalogue:
         """Return the pseudonyms of patients that have a table row."""
         return {row[0] for row in self._rows("SELECT patient FROM features")}
 
-    def fingerprints(self) -> dict[bytes, str]:
-        """Return fingerprint -> "" for every known source, or the reason of its quarantine."""
-        known = {row[0]: "" for row in self._rows("SELECT fingerprint FROM instances")}
-        return known | dict(self._rows("SELECT fingerprint, reason FROM quarantine"))
+    def recorded(self, fingerprint: bytes) -> str | None:
+        """Return "" for a source that is stored, why it was refused, or None if it is unknown."""
+        if self._rows("SELECT 1 FROM instances WHERE fingerprint = ?", fingerprint):
+            return ""
+        refused = self._rows("SELECT reason FROM quarantine WHERE fingerprint = ?", fingerprint)
+        return str(refused[0][0]) if refused else None
+
+    def holds(self, instance: str) -> bool:
+        """True if the instance of this pseudonym is stored."""
+        return bool(self._rows("SELECT 1 FROM instances WHERE instance = ?", instance))
+
+    def patients(self) -> set[str]:
+        """Return the pseudonyms of patients that have images."""
+        return {row[0] for row in self._rows("SELECT DISTINCT patient FROM instances")}
+
+    def unmatched(self) -> tuple[int, int]:
+        """Return how many instances no label covers, and how many labels cover no instance."""
+        return self._rows(_IMAGES_WITHOUT_LABEL)[0][0], self._rows(_LABELS_WITHOUT_IMAGES)[0][0]
 
     def counts(self) -> Mapping[str, int]:
         """Return how many patients, studies, instances, labels, table rows and quarantined."""
@@ -167,9 +193,10 @@ class Catalogue:
 
     def sweep(self) -> int:
         """Delete vault objects without a row (left by a kill) and stale caches; return how many."""
-        return self._vault.sweep(instance.object_name for instance in self.instances())
+        held = self._rows("SELECT instance FROM instances")
+        return self._vault.sweep(instance_object(row[0]) for row in held)
 
-    def _rows(self, query: str, *values: str) -> list[Any]:
+    def _rows(self, query: str, *values: str | bytes) -> list[Any]:
         try:
             return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:
@@ -180,12 +207,18 @@ class Catalogue:
         return self._vault.seal(context, encode((label.value, label.split or "")))
 
     def _unsealed(self, level: Level, target: str, patient: str, sealed: bytes) -> Label:
-        raw = self._vault.unseal(f"label {level} {target} {patient}", sealed)
-        match decode(raw, max_bytes=_MAX_LABEL_BYTES):
-            case (str(value), ("train" | "holdout" | "") as split):
-                return Label(level, target, patient, value, split or None)
-            case _:
-                raise IntegrityError("site database: a label is malformed")
+        value, split = _decoded(self._vault.unseal(f"label {level} {target} {patient}", sealed))
+        return Label(level, target, patient, value, split)
+
+
+@lru_cache(maxsize=256)
+def _decoded(raw: bytes) -> tuple[str, Split | None]:
+    """A label's value and split: few different ones for many patients."""
+    match decode(raw, max_bytes=_MAX_LABEL_BYTES):
+        case (str(value), ("train" | "holdout" | "") as split):
+            return value, split or None
+        case _:
+            raise IntegrityError("site database: a label is malformed")
 
 
 def _unreadable(error: sqlite3.Error) -> StorageError:

@@ -106,6 +106,15 @@ class HashChain:
         )
         return self._record(rows[0][0]) if rows else None
 
+    def holds(self, head: Head) -> bool:
+        """Say whether this chain once ended, or ends, at ``head``."""
+        if head.length == 0:
+            return head == self.genesis()
+        rows = self._read(
+            "SELECT hash FROM chain_rows WHERE chain = ? AND position = ?", self.name, head.length
+        )
+        return bool(rows) and rows[0][0] == head.hash
+
     def rows(self, after: Head) -> list[tuple[Head, Record]]:
         """Return (head up to it, record) of every row after ``after``, each hash verified.
 

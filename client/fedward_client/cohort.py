@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fedward_client.catalogue import Catalogue, Instance, Label
+from fedward_client.catalogue import Catalogue, Instance, instance_object
 from fedward_client.preprocess.pipeline import preprocess_file
 from fedward_client.preprocess.spec import PreprocessSpec, spec_digest
 from fedward_client.split import SplitRule
@@ -56,12 +58,15 @@ class FeatureMap:
 
 
 class ImageCohort:
-    """A cohort of images: inputs are (m, C, size, size), or (m, F) behind a feature map."""
+    """A cohort of images: inputs are (m, C, size, size), or (m, F) behind a feature map.
+
+    ``patients``: pseudonyms, each with those of its instances.
+    """
 
     def __init__(
         self,
         vault: Vault,
-        patients: Sequence[tuple[str, tuple[Instance, ...]]],
+        patients: Sequence[tuple[str, tuple[str, ...]]],
         labels: Sequence[int],
         spec: PreprocessSpec,
         features: FeatureMap | None = None,
@@ -118,7 +123,8 @@ class ImageCohort:
 
     def _computed(self, index: int) -> Inputs:
         instances = self._patients[index][1]
-        images = [preprocess_file(self._vault.get(i.object_name), self._spec) for i in instances]
+        objects = [self._vault.get(instance_object(instance)) for instance in instances]
+        images = [preprocess_file(data, self._spec) for data in objects]
         stacked = np.concatenate(images)
         mapped = stacked if self._features is None else self._features.function(stacked)
         return np.ascontiguousarray(mapped, dtype=np.float32)
@@ -126,8 +132,7 @@ class ImageCohort:
     def _object_name(self, index: int) -> str:
         patient, instances = self._patients[index]
         feature = self._features.name if self._features else ""
-        held = tuple(i.instance for i in instances)
-        return f"tensor/{digest(spec_digest(self._spec), feature, held).hex()}/{patient}"
+        return f"tensor/{digest(spec_digest(self._spec), feature, instances).hex()}/{patient}"
 
 
 @dataclass(frozen=True)
@@ -158,18 +163,16 @@ def image_cohort(
 ) -> ImageCohort:
     """Return the labelled patients of ``split`` that have images.
 
-    A label of a patient covers all images; one of a study or an instance covers those.
-
     Raises:
         OperatorError: a label is not a class of the plan.
     """
-    chosen = _labelled(catalogue, rule, split, classes)
-    held: dict[str, list[Instance]] = {patient: [] for patient in chosen}
-    for instance in catalogue.instances():
-        if instance.patient in chosen and _covers(chosen[instance.patient][1], instance):
-            held[instance.patient].append(instance)
-    patients = [(patient, tuple(found)) for patient, found in held.items() if found]
-    labels = [chosen[patient][0] for patient, _ in patients]
+    chosen, covered = _labelled(catalogue, rule, split, classes)
+    patients = [
+        (patient, held)
+        for patient, group in groupby(catalogue.each_instance(), attrgetter("patient"))
+        if patient in chosen and (held := tuple(i.instance for i in group if _covers(covered, i)))
+    ]
+    labels = [chosen[patient] for patient, _ in patients]
     return ImageCohort(vault, patients, labels, spec, features, cache_bytes)
 
 
@@ -186,23 +189,27 @@ def table_cohort(
     Raises:
         OperatorError: a label is not a class of the plan, or the table lacks a column.
     """
-    chosen = _labelled(catalogue, rule, split, classes)
+    chosen, _ = _labelled(catalogue, rule, split, classes)
     present = catalogue.table_patients()
     patients = [patient for patient in chosen if patient in present]
     rows = np.zeros((len(patients), len(columns)), dtype=np.float32)
     for index, patient in enumerate(patients):
         rows[index] = scaled_rows(*catalogue.features(patient), columns)
-    labels = np.array([chosen[patient][0] for patient in patients], dtype=np.int64)
+    labels = np.array([chosen[patient] for patient in patients], dtype=np.int64)
     return TableCohort(rows, labels)
 
 
 def _labelled(
     catalogue: Catalogue, rule: SplitRule, split: str, classes: Sequence[str]
-) -> dict[str, tuple[int, list[Label]]]:
-    """The class and the labels of every patient of the split, ordered by pseudonym."""
+) -> tuple[dict[str, int], set[tuple[str, str]]]:
+    """The class of every patient of the split, by pseudonym, and what is labelled of it.
+
+    That is a set of (patient, target); a target is the patient, a study or an instance.
+    """
     index_of = {name: index for index, name in enumerate(classes)}
     index_of |= {str(index): index for index in range(len(classes)) if str(index) not in index_of}
-    chosen: dict[str, tuple[int, list[Label]]] = {}
+    chosen: dict[str, int] = {}
+    covered: set[tuple[str, str]] = set()
     unknown = 0
     for label in catalogue.labels():
         if (label.split or rule.split_of(label.patient)) != split:
@@ -210,18 +217,20 @@ def _labelled(
         if label.value not in index_of:
             unknown += 1
             continue
-        chosen.setdefault(label.patient, (index_of[label.value], []))[1].append(label)
+        chosen.setdefault(label.patient, index_of[label.value])
+        covered.add((label.patient, label.target))
     if unknown:
         raise OperatorError(
             f"labels: {unknown} are not a class of the plan ({', '.join(classes)}); "
             "correct the labels file and add it again"
         )
-    return chosen
+    return chosen, covered
 
 
-def _covers(labels: Sequence[Label], instance: Instance) -> bool:
-    of = {"patient": instance.patient, "study": instance.study, "instance": instance.instance}
-    return any(of[label.level] == label.target for label in labels)
+def _covers(covered: set[tuple[str, str]], instance: Instance) -> bool:
+    """A label of a patient covers all its images; one of a study or an instance covers those."""
+    of = instance.patient
+    return any((of, target) in covered for target in (of, instance.study, instance.instance))
 
 
 def scaled_rows(

@@ -19,6 +19,7 @@ from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_client.spending import Account, Run, Spent
 from fedward_common.codec import digest
 from fedward_common.errors import IntegrityError, PolicyRefusalError
+from fedward_common.privacy.accounting import COARSE_INTERVAL
 from fedward_common.privacy.parameters import MechanismParameters
 
 
@@ -124,6 +125,10 @@ class Ledger:
         """Return (count, hash): what every signed step 1 shows to the peers."""
         return self._chain.head()
 
+    def holds(self, head: Head) -> bool:
+        """Say whether this ledger once ended, or ends, at ``head``: it is no older and no fork."""
+        return self._chain.holds(head)
+
     def verify(self) -> Head:
         """Recompute the whole chain and return its head.
 
@@ -188,6 +193,30 @@ class Ledger:
         cap = caps.of(account)
         return self._after(account, queries, extra, cap).spent(cap)
 
+    def course(
+        self,
+        account: str,
+        queries: Iterable[MechanismParameters],
+        extra: int,
+        caps: Caps,
+        steps: Iterable[int],
+    ) -> list[Spent]:
+        """Return what an account will have cost after each of ``steps`` attempts of a plan.
+
+        The rounds come first, in the plan's order, then the ``extra`` attempts. For a picture: the
+        PLD figures are on the coarse grid, a few thousandths above the others.
+        """
+        cap = caps.of(account)
+        segments = self._segments(account, queries, extra, cap)
+        points = []
+        for step in steps:
+            after, left = self._accounts[account], step
+            for debit, times in segments:
+                after = after.plus(*debit.runs, times=min(times, left)) if left else after
+                left -= min(times, left)
+            points.append(after.spent(cap, COARSE_INTERVAL))
+        return points
+
     def excess(
         self, account: str, queries: Iterable[MechanismParameters], extra: int, caps: Caps
     ) -> str | None:
@@ -198,17 +227,24 @@ class Ledger:
     def _after(
         self, account: str, queries: Iterable[MechanismParameters], extra: int, cap: AccountCap
     ) -> Account:
+        segments = self._segments(account, queries, extra, cap)
+        return _grown(self._accounts[account], segments)
+
+    def _segments(
+        self, account: str, queries: Iterable[MechanismParameters], extra: int, cap: AccountCap
+    ) -> list[tuple[Debit, int]]:
+        """A plan's debits with their numbers; the extra ones where they cost most."""
         self._catch_up()
-        debits = [
+        rounds = [
             (Debit.of(query, study=b"", e=0, account=account), query.rounds) for query in queries
         ]
-        after = self._accounts[account]
-        for debit, rounds in debits:
-            after = after.plus(*debit.runs, times=rounds)
-        if extra and debits:
-            ends = [after.plus(*debit.runs, times=extra) for debit, _ in debits]
-            after = max(ends, key=lambda end: end.server.filtered(cap.epsilon, cap.delta))
-        return after
+        if not extra or not rounds:
+            return rounds
+        ends = [[*rounds, (debit, extra)] for debit, _ in rounds]
+        before = self._accounts[account]
+        return max(
+            ends, key=lambda end: _grown(before, end).server.filtered(cap.epsilon, cap.delta)
+        )
 
     def _catch_up(self) -> None:
         """Take in what was appended since, by this process or another."""
@@ -217,6 +253,12 @@ class Ledger:
             self._accounts[debit.account] = self._accounts[debit.account].plus(*debit.runs)
             self._attempts[debit.study][debit.query] += 1
             self._read_to = head
+
+
+def _grown(account: Account, segments: Iterable[tuple[Debit, int]]) -> Account:
+    for debit, times in segments:
+        account = account.plus(*debit.runs, times=times)
+    return account
 
 
 def _decode(record: Record) -> Debit:

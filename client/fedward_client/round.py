@@ -11,17 +11,20 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
-from fedward_client import steps
+from fedward_client import evidence, steps
 from fedward_client.admission import begin_study, greet, receive_proposal
 from fedward_client.running import Running, open_running
 from fedward_client.site import Site
+from fedward_client.witness import Watch, testify
 from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
 from fedward_common.messages import (
     MAX_TEXT,
     ORDERS,
     AgreeOrder,
     Begin,
+    EvidenceOrder,
     Hello,
     MaskOrder,
     Message,
@@ -32,12 +35,17 @@ from fedward_common.messages import (
     Standing,
     StepReply,
     UnmaskOrder,
+    Witnessed,
+    WitnessOrder,
     decode_message,
 )
 
 log = logging.getLogger(__name__)
 
 UNSERVED = "this site cannot serve the request; its operator sees why"
+
+CLOSED = Refusal("Closed", "outside this site's opening hours")
+"""What a site answers when it does not compute: the server counts it as absent."""
 
 StepOrder = ShareOrder | MaskOrder | AgreeOrder | UnmaskOrder
 
@@ -51,8 +59,12 @@ class SiteService:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
         self._site = site
+        self._watch = Watch(site)
+        self._auditor = evidence.Auditor(site)
+        self._now = now
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -73,35 +85,64 @@ class SiteService:
                 return Refusal("InternalError", UNSERVED).encode()
 
     def _answer(self, order: Message, data: bytes) -> bytes:
+        reply: Message
         match order:
-            case Hello():
-                return greet(self._site, order).encode()
-            case Propose():
-                return receive_proposal(self._site, order).encode()
-            case Begin():
-                digest = begin_study(self._site, order)
-                return Standing(digest, self._study(digest).progress.position).encode()
-            case Publish():
-                return self._publish(order).encode()
             case ShareOrder() | MaskOrder() | AgreeOrder() | UnmaskOrder():
                 return self._step(order, data)
+            case Hello():
+                reply = greet(self._site, order)
+            case Propose():
+                reply = receive_proposal(self._site, order)
+            case Begin():
+                reply = self._begin(order)
+            case WitnessOrder():
+                reply = testify(self._site, self._study(order.study), order)
+            case Witnessed():
+                running = self._study(order.study)
+                reply = self._watch.hear(running, order) or self._standing(running)
+            case Publish():
+                reply = self._publish(order)
+            case EvidenceOrder():
+                reply = self._auditor.take(self._study(order.study), order)
             case _:
                 raise PeerError("no site answers this message")
+        return reply.encode()
+
+    def _begin(self, order: Begin) -> Message:
+        running = self._study(begin_study(self._site, order))
+        if not self._site.policy.is_open(self._now()):
+            return CLOSED
+        return self._watch.needed(running) or self._standing(running)
+
+    def _standing(self, running: Running) -> Standing:
+        return Standing(running.digest, running.progress.position)
 
     def _step(self, order: StepOrder, data: bytes) -> bytes:
         arrived = self._clock()
+        running = self._study(order.study)
         stored = self._site.rounds.replied(order.study, order.e, order.TAG, data)
         if stored is not None:
-            self._site.audit.sent(order.TAG, order.e, stored, self._site.ledger.head())
+            self._log(order, stored)
             return stored
-        running = self._study(order.study)
+        refusal = self._watch.needed(running) or self._closed(order)
+        if refusal is not None:  # before anything is looked at
+            return refusal.encode()
         try:
             reply = self._serve(order, running, data).encode()
-            self._site.audit.sent(order.TAG, order.e, reply, self._site.ledger.head())
+            self._log(order, reply)
         finally:  # an addend and a refusal of one leave at the same moment
             if isinstance(order, MaskOrder):
                 self._leave_on_time(order, arrived, running.study.plan.schedule.reply_delay_seconds)
         return reply
+
+    def _closed(self, order: StepOrder) -> Refusal | None:
+        """An attempt that was computed in time is finished; nothing else is begun."""
+        begins = isinstance(order, ShareOrder | MaskOrder)
+        return None if not begins or self._site.policy.is_open(self._now()) else CLOSED
+
+    def _log(self, order: StepOrder, reply: bytes) -> None:
+        head = self._site.ledger.head()
+        self._site.audit.sent(order.TAG, order.study, order.e, reply, head)
 
     def _serve(self, order: StepOrder, running: Running, data: bytes) -> StepReply:
         match order:
@@ -115,13 +156,20 @@ class SiteService:
                 return steps.unmask(self._site, running, order, data)
 
     def _publish(self, order: Publish) -> Standing:
+        """Catch up (A2); the last sum of the study may be asked to be proven (A3.5)."""
         running = self._study(order.study)
-        running.publish(order.position, order.sums)
-        return Standing(order.study, running.progress.position)
+        last = order.transcript and not running.finished
+        subject = (
+            evidence.subject_of(self._site, running, order.position, order.sums) if last else None
+        )
+        running.publish(order.position, order.sums, order.transcript)
+        wish = evidence.ask(self._site, running, running.progress.position, subject)
+        return Standing(order.study, running.folded_position, wish)
 
     def _study(self, digest: bytes) -> Running:
         if digest not in self._running:
             self._running[digest] = open_running(self._site, digest)
+        self._running[digest].check_going_on()
         return self._running[digest]
 
     def _leave_on_time(self, order: MaskOrder, arrived: float, delay: float) -> None:

@@ -8,7 +8,7 @@ identical request gets the stored bytes; a different one for the same step is re
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedward_client.database import transaction
 from fedward_common.codec import digest, encode
 from fedward_common.errors import PeerError
-from fedward_common.files import write_atomic
+from fedward_common.files import sync_folder, write_atomic
 from fedward_common.randomness import os_random
 from fedward_common.secret import SecretBytes
 
 KEY_BYTES = 32
 NAME_BYTES = 8
 NONCE_BYTES = 12
+
+Beside = Callable[[sqlite3.Connection], None]
+"""Writes more in an open transaction."""
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS round_attempts (
@@ -58,6 +61,7 @@ class RoundStore:
         with transaction(connection):
             for statement in SCHEMA:
                 connection.execute(statement)
+        self._sweep()
 
     def replied(self, study: bytes, e: int, step: str, request: bytes) -> bytes | None:
         """The stored reply to this very request, or None if the step has not been answered.
@@ -130,9 +134,14 @@ class RoundStore:
         request: bytes,
         reply: bytes,
         following: Following | None = None,
+        beside: Beside = lambda _: None,
     ) -> None:
-        """Destroy the state of e, keeping the last reply's bytes; begin ``following`` if given."""
+        """Destroy the state of e, keeping the last reply's bytes; begin ``following`` if given.
+
+        ``beside`` writes what must be on the disk with it, in the same transaction.
+        """
         with self._one_key(study), transaction(self._connection) as db:
+            beside(db)
             db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
             if following is not None:
                 self._raise_counter(db, study, following.e, following.state)
@@ -157,7 +166,8 @@ class RoundStore:
             raise PeerError(f"attempt {e} is over: this site has seen attempt {last}")
         row = (study, e, self._seal(study, e, state))
         db.execute("INSERT OR REPLACE INTO round_attempts VALUES (?, ?, ?)", row)
-        # The last attempt's replies stay until the next: its final request may be repeated.
+        # A3.4: the last attempt's replies stay through the one that follows, in which the server
+        # may still need its shares; they are destroyed when the attempt after that begins.
         db.execute("DELETE FROM round_replies WHERE study = ? AND e < ?", (study, last))
 
     @contextmanager
@@ -166,13 +176,23 @@ class RoundStore:
         try:
             yield
         finally:
-            row = self._connection.execute(
-                "SELECT sealed FROM round_attempts WHERE study = ?", (study,)
-            ).fetchone()
-            stored = b"" if row is None or row[0] is None else bytes(row[0])[:NAME_BYTES]
-            for path in self._folder.glob(f"{_short(study)}-*.key"):
-                if path != self._key_path(study, stored):
-                    path.unlink(missing_ok=True)
+            self._sweep(study)
+
+    def _sweep(self, study: bytes | None = None) -> None:
+        """Destroy the keys, of one study or of all, that open no stored state (A6).
+
+        Inside a transaction: another process may have written the key of a state that it is
+        about to store.
+        """
+        with transaction(self._connection) as db:
+            rows = db.execute("SELECT study, sealed FROM round_attempts WHERE sealed IS NOT NULL")
+            kept = {self._key_path(row[0], bytes(row[1])[:NAME_BYTES]) for row in rows}
+            pattern = "*.key" if study is None else f"{_short(study)}-*.key"
+            old = [path for path in self._folder.glob(pattern) if path not in kept]
+            for path in old:
+                path.unlink(missing_ok=True)
+            if old and study is None:  # a step's next key syncs the folder
+                sync_folder(self._folder)
 
     def _key_path(self, study: bytes, name: bytes) -> Path:
         return self._folder / f"{_short(study)}-{name.hex()}.key"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 
 from fedward_client.cohort import Cohort
 from fedward_client.ledger import Allowance, Debit
+from fedward_client.round_state import Beside
 from fedward_client.site import Site
-from fedward_client.studies import StudyRecord
+from fedward_client.studies import StudyRecord, StudyState
 from fedward_client.study_cohort import open_cohort
 from fedward_common import progress as folding
 from fedward_common.codec import decode
@@ -19,15 +21,21 @@ from fedward_common.membership import group_of
 from fedward_common.plan.document import plan_from_canonical
 from fedward_common.progress import Progress, decode_progress
 from fedward_common.queries.task import Split, Task
+from fedward_common.secagg.context import RoundContext
 from fedward_common.secagg.parameters import Group, SiteKeys
 from fedward_common.secagg.ring import RingParameters
+from fedward_common.secagg.transcript import Transcript
 from fedward_common.study import Study
 
 MAX_APPROVALS_BYTES = 1 << 17
 
 
 class Running:
-    """One study at one site. ``progress`` is what t signatures of a later ctx have confirmed."""
+    """One study at one site. ``progress`` is what t signatures of a later ctx have confirmed.
+
+    ``released`` is the position whose sum this site has helped to open last, and ``released_e``
+    the attempt: it never computes on that public input, or an earlier one, again (A2).
+    """
 
     def __init__(self, site: Site, record: StudyRecord, study: Study, group: Group) -> None:
         self._site = site
@@ -36,7 +44,10 @@ class Running:
         self.study = study
         self.group = group
         self.progress = _progress(record)
-        self._held: tuple[int, Progress] | None = None
+        self.released, self.released_e = record.released, record.released_e
+        self._held = None if record.held is None else decode_progress(record.held)
+        self._held_e = record.held_e
+        self._stopped = record.state is StudyState.STOPPED
         self._cohorts: dict[Split, Cohort] = {}
 
     @cached_property
@@ -52,31 +63,111 @@ class Running:
         Raises:
             PeerError: a gap before ``start``, too many sums, or one of a wrong length.
         """
-        folded = self.progress
+        folded = self._base(start)
         if start > folded.position:
             raise PeerError(f"sums from {start} leave a gap: this site stands at {folded.position}")
         for data in sums[folded.position - start :]:
             folded = folding.advance(self.study, folded, self._decode(folded.position, data))
         return folded
 
-    def hold(self, e: int, folded: Progress) -> None:
-        """Keep a folded state until the signatures of attempt ``e`` confirm it (A2)."""
-        self._held = (e, folded)
-        self._site.studies.hold(self.digest, e, folded.encode())
+    @property
+    def finished(self) -> bool:
+        """Whether this site holds the study's last sum, proven."""
+        return self.study.finished(self.progress.position)
 
-    def confirm(self, e: int) -> None:
-        """Adopt what was held for ``e``: t members have signed the same public input."""
+    @property
+    def folded_position(self) -> int:
+        """How many published sums this site has folded, confirmed or not."""
         held = self._held
-        if held is None or held[0] != e:
-            held = (e, decode_progress(self._site.studies.held(self.digest, e)))
-        self._adopt(held[1])
+        return max(self.progress.position, 0 if held is None else held.position)
 
-    def publish(self, start: int, sums: tuple[bytes, ...]) -> None:
-        """Fold sums outside a round: catching up, or the last ones of the study.
+    def check_new(self, folded: Progress) -> None:
+        """Refuse a public input that this site has helped to open a sum of, before any debit (A2).
 
-        A false sum would only keep this site from agreeing with the others (A2): ctx differs.
+        Raises:
+            PeerError: its shares for this sum, or a later one, have left.
         """
-        self._adopt(self.fold(start, sums))
+        if folded.position <= self.released:
+            raise PeerError(
+                f"this site's shares for sum {self.released + 1} have left; it computes on no "
+                "public input twice"
+            )
+
+    def hold(self, e: int, folded: Progress) -> None:
+        """Keep a folded state until the signatures of attempt ``e`` confirm it (A2).
+
+        With e = 0 those of any later attempt do, whose sums continue this state.
+        """
+        self._site.studies.hold(self.digest, e, folded.encode())
+        self._held, self._held_e = folded, e
+
+    def release(self, e: int, store: Callable[[Beside], None]) -> None:
+        """Let the shares of ``e`` leave: ``store`` puts the reply on the disk (A3.4).
+
+        In the same transaction the public input counts as used, and is adopted: t members have
+        signed for the same.
+
+        Raises:
+            PeerError: nothing is held for ``e``.
+        """
+        folded = self._held
+        if folded is None or self._held_e != e:
+            raise PeerError(f"attempt {e} has no public input waiting to be confirmed")
+        position, encoded = folded.position, folded.encode()
+        store(lambda db: self._site.studies.release(db, self.digest, e, position, encoded))
+        if position > self.released:
+            self.released, self.released_e, self.progress = position, e, folded
+
+    def publish(self, start: int, sums: tuple[bytes, ...], transcript: bytes) -> None:
+        """Fold sums outside a round (A2): they are held until a later attempt confirms them.
+
+        The study's last sum comes with the transcript of its attempt, whose t signatures confirm
+        every sum before it; then the study is finished.
+
+        Raises:
+            PeerError: the sums do not fit, or the evidence does not hold; nothing has changed.
+        """
+        if self.finished:
+            return
+        folded = self.fold(start, sums)
+        if self.study.finished(folded.position):
+            self._check_last(self.fold(start, sums[:-1]), transcript)
+            self._finish(folded)
+        elif transcript:
+            raise PeerError("only the last sum of a study comes with a transcript")
+        else:
+            self.hold(0, folded)
+
+    def _check_last(self, before: Progress, data: bytes) -> None:
+        """Check the transcript of the attempt that follows the folded state ``before`` (A2).
+
+        Raises:
+            PeerError: it is about another attempt or public input, or lacks t valid signatures.
+        """
+        transcript = Transcript.decode(data)
+        e = transcript.context.e
+        if before.position == self.released and e != self.released_e:
+            raise PeerError(f"the transcript is of attempt {e}, the sum of {self.released_e}")
+        transcript.verify(self.group, self.context(e, before))
+
+    def context(self, e: int, before: Progress) -> RoundContext:
+        """What attempt ``e`` at the sum after ``before`` is about, as this site knows it (A2)."""
+        task, round_number = self.study.at(before.position)
+        return RoundContext(e, task.name, round_number, before.public_digest(task))
+
+    def check_going_on(self) -> None:
+        """Refuse every step of a study that this site has stopped (A3.5).
+
+        Raises:
+            PeerError: it has.
+        """
+        if self._stopped:
+            raise PeerError("this site has stopped the study: a published sum was false")
+
+    def stop(self) -> None:
+        """End the study at this site: a published sum was not that of its addends (A3.5)."""
+        self._site.studies.stop(self.digest)
+        self._stopped = True
 
     def debit(self, e: int, task: Task) -> None:
         """Debit attempt ``e``: policy, dry-run and append in one durable transaction (B6)."""
@@ -105,13 +196,16 @@ class Running:
             self._cohorts[split] = open_cohort(self._site.folder, self.study, split)
         return self._cohorts[split]
 
-    def _adopt(self, progress: Progress) -> None:
-        if progress.position < self.progress.position:
-            return  # a late confirmation: this site has gone on since
-        finished = self.study.finished(progress.position)
-        self._site.studies.save_progress(self.digest, progress.encode(), finished=finished)
-        if finished:
-            self._site.destroy_encryption_key(self._record.plan_digest)  # A1
+    def _base(self, start: int) -> Progress:
+        """What sums from ``start`` on continue: what was held, if they leave out what it holds."""
+        held = self._held
+        if held is not None and self.progress.position < start <= held.position:
+            return held
+        return self.progress
+
+    def _finish(self, progress: Progress) -> None:
+        self._site.studies.finish(self.digest, progress.encode())
+        self._site.destroy_encryption_key(self._record.plan_digest)  # A1
         self.progress = progress
 
     def _decode(self, position: int, data: bytes) -> folding.Vector:

@@ -13,6 +13,8 @@ from typing import Self
 
 from fedward_client import site_folder
 from fedward_client.audit_log import AuditLog
+from fedward_client.audits import Audits
+from fedward_client.heads import HeadBook
 from fedward_client.ledger import Ledger
 from fedward_client.members import Members
 from fedward_client.policy import Policy, default_policy_text, load_policy
@@ -52,6 +54,8 @@ class Site:
     studies: Studies
     rounds: RoundStore
     members: Members
+    heads: HeadBook
+    audits: Audits
     randomness: Randomness
     runtime: RuntimeOptions
     simulation: bool
@@ -144,6 +148,8 @@ def open_site(
             studies=Studies(database),
             rounds=RoundStore(database, path / VOLATILE),
             members=Members(database),
+            heads=HeadBook(database),
+            audits=Audits(database),
             randomness=randomness,
             runtime=runtime or RuntimeOptions(),
             simulation=simulation,

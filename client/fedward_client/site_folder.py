@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -24,7 +23,8 @@ from fedward_client.database import open_database, transaction
 from fedward_client.deidentify.profile import Profile
 from fedward_client.split import SplitRule, threshold_of
 from fedward_client.vault import KEY_BYTES, Vault
-from fedward_common.errors import OperatorError, StorageError
+from fedward_common.errors import IntegrityError, OperatorError, StorageError
+from fedward_common.files import sync_folder, write_atomic
 from fedward_common.randomness import RandomBytes, os_random
 from fedward_common.secret import SecretBytes
 
@@ -115,7 +115,7 @@ def create_site(
         _remember(building / "site.db", {"name": name, "holdout_threshold": str(threshold)})
         (building / "vault").mkdir(mode=0o700)
         building.rename(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
         raise StorageError(
@@ -132,9 +132,15 @@ def open_site(path: Path, random: RandomBytes = os_random) -> SiteFolder:
     Raises:
         OperatorError: not a site, an edited or malformed configuration, or a key that is missing,
             malformed or readable by others.
+        IntegrityError: the site's database is gone.
         StorageError: the database or the vault cannot be opened.
     """
     if not (path / "site.db").is_file():
+        if (path / "identity").is_dir():  # B6: a ledger is never begun anew under old keys
+            raise IntegrityError(
+                f"{path / 'site.db'}: missing, and with it the privacy ledger; put back the newest "
+                "copy of the site's folder, all of it"
+            )
         raise OperatorError(f"{path}: not a site folder; make one with fedward-client init")
     config = _read_config(path / "config.toml")
     profile = Profile.load(path / config.profile) if config.profile else None
@@ -171,18 +177,7 @@ def _check_new(path: Path, name: str) -> None:
 
 def _write_private(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)
+    write_atomic(path, content, mode=0o600)
 
 
 def _remember(path: Path, settings: Mapping[str, str]) -> None:

@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 from fedward_client.policy import AccountCap
 from fedward_common.errors import PlanError
-from fedward_common.privacy.accounting import MAX_EPSILON, Mechanism, composed_cost, epsilon
+from fedward_common.privacy.accounting import (
+    INTERVAL,
+    MAX_EPSILON,
+    Mechanism,
+    composed_cost,
+    epsilon,
+)
 from fedward_common.privacy.grid import GRID_SHARE, grid_charge
 from fedward_common.privacy.renyi import Array, RenyiFilter, epsilon_of_cost, renyi_cost
 
@@ -74,7 +80,7 @@ class Tally:
             return math.inf
         return _filter(cap, delta * (1.0 - GRID_SHARE)).epsilon_of(self.cost) + charge.epsilon
 
-    def fixed(self, delta: float) -> float:
+    def fixed(self, delta: float, interval: float = INTERVAL) -> float:
         """Epsilon at ``delta`` as if every parameter had been fixed in advance (PLD)."""
         if not self.runs:
             return 0.0
@@ -86,7 +92,7 @@ class Tally:
             charge = grid_charge(reserved, delta, self.divergence, strict=False)
         except PlanError:
             return math.inf
-        return epsilon(mechanisms, delta - charge.delta) + charge.epsilon
+        return epsilon(mechanisms, delta - charge.delta, interval=interval) + charge.epsilon
 
 
 @dataclass(frozen=True)
@@ -103,15 +109,15 @@ class Account:
             self.debits + times, self.server.plus(server, times), self.worst.plus(worst, times)
         )
 
-    def spent(self, cap: AccountCap) -> Spent:
-        """Return every figure; the PLD ones take up to a second."""
+    def spent(self, cap: AccountCap, interval: float = INTERVAL) -> Spent:
+        """Return every figure; the PLD ones take up to a second, less on a coarser interval."""
         worst = cap.epsilon_worst_case
         return Spent(
             debits=self.debits,
             epsilon=self.server.filtered(cap.epsilon, cap.delta),
-            epsilon_fixed=self.server.fixed(cap.delta),
+            epsilon_fixed=self.server.fixed(cap.delta, interval),
             epsilon_worst_case=None if worst is None else self.worst.filtered(worst, cap.delta),
-            epsilon_worst_case_fixed=self.worst.fixed(cap.delta),
+            epsilon_worst_case_fixed=self.worst.fixed(cap.delta, interval),
             delta=cap.delta,
         )
 

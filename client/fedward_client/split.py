@@ -6,12 +6,11 @@ arrival or departure can move it.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
-from fedward_common.codec import encode
+from fedward_client.keyed import Keyed
 from fedward_common.errors import OperatorError
 from fedward_common.secret import SecretBytes
 
@@ -26,10 +25,13 @@ class SplitRule:
     key: SecretBytes
     threshold: int
 
+    @cached_property
+    def _keyed(self) -> Keyed:
+        return Keyed(self.key)
+
     def split_of(self, patient: str) -> Split:
         """Return the split of a (pseudonymous) patient. # B6."""
-        message = encode(("fedward-split-1", patient))
-        value = hmac.new(self.key.reveal(), message, hashlib.sha256).digest()[:8]
+        value = self._keyed.digest("fedward-split-1", patient)[:8]
         return "holdout" if int.from_bytes(value, "big") < self.threshold else "train"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fedward_client import evidence
 from fedward_client.addend import addend
-from fedward_client.round_state import Following
+from fedward_client.round_state import Beside, Following
 from fedward_client.running import Running
 from fedward_client.site import Site
 from fedward_common.errors import PeerError, PolicyRefusalError
@@ -28,9 +29,14 @@ def mask(site: Site, running: Running, order: MaskOrder, data: bytes) -> StepRep
     if not isinstance(sharing, Sharing):
         raise PeerError(f"attempt {order.e} is past its masking step")
     folded = running.fold(order.position, order.sums)
+    running.check_new(folded)  # A2: no repeated public input
     task, round_number = running.study.at(folded.position)
     request = MaskRequest.decode(order.request)
     checked = sharing.check(request, task.name, round_number, folded.public_digest(task))
+    subject = evidence.subject_of(site, running, order.position, order.sums)
+    members, own = running.group, running.keys.index
+    others = {members.identity(i): head for i, head in checked.heads.items() if i != own}
+    site.heads.saw(order.study, order.e, others)  # B6: what this site will bear witness to
     running.hold(order.e, folded)
     running.debit(order.e, task)  # B6: on the disk before a patient is sampled
     vector = addend(
@@ -42,7 +48,8 @@ def mask(site: Site, running: Running, order: MaskOrder, data: bytes) -> StepRep
         site.runtime,
     )
     masked, message = sharing.mask(checked, vector)
-    return _advance(site, order, data, masked, message.encode())
+    wish = evidence.ask(site, running, folded.position, subject)  # A3.5
+    return _advance(site, order, data, masked, message.encode(), wish)
 
 
 def agree(site: Site, running: Running, order: AgreeOrder, data: bytes) -> StepReply:
@@ -50,36 +57,44 @@ def agree(site: Site, running: Running, order: AgreeOrder, data: bytes) -> StepR
     masked = _state(site, running, order.e)
     if not isinstance(masked, Masked):
         raise PeerError(f"attempt {order.e} is not at its agreement step")
-    agreed, message = masked.agree(AgreeRequest.decode(order.request))
+    request = AgreeRequest.decode(order.request)
+    agreed, message = masked.agree(request)
+    contributors = [running.group.identity(item.index) for item in request.hashes]
+    site.heads.debited(order.study, order.e, contributors)  # B6: their heads have grown since
     return _advance(site, order, data, agreed, message.encode())
 
 
 def unmask(site: Site, running: Running, order: UnmaskOrder, data: bytes) -> StepReply:
     """A3.4: release one kind of share for each peer; the reply may carry step 1 of the next e.
 
-    The t signatures also confirm the public input that this site folded for e: it is committed.
+    The t signatures also confirm the public input that this site folded for e: it is committed,
+    and used up, in the transaction that stores the released shares (A2).
     """
     agreed = _state(site, running, order.e)
     if not isinstance(agreed, Agreed):
         raise PeerError(f"attempt {order.e} is not at its unmasking step")
     _, message = agreed.unmask(UnmaskRequest.decode(order.request))
-    running.confirm(order.e)
-    if not order.next_e:
-        reply = StepReply(message.encode(), b"")
-        site.rounds.finish(order.study, order.e, order.TAG, data, reply.encode())
-        return reply
-    state, share_message = _begin(site, running, order.next_e)
-    asked = ShareOrder(order.study, order.next_e)  # may be asked for again on its own
-    following = Following(
-        order.next_e,
-        encode_state(state),
-        asked.TAG,
-        asked.encode(),
-        StepReply(share_message.encode(), b"").encode(),
-    )
-    reply = StepReply(message.encode(), share_message.encode())
-    site.rounds.finish(order.study, order.e, order.TAG, data, reply.encode(), following)
+    following, share_message = _following(site, running, order)
+    reply = StepReply(message.encode(), share_message)
+
+    def store(beside: Beside) -> None:
+        site.rounds.finish(order.study, order.e, order.TAG, data, reply.encode(), following, beside)
+
+    running.release(order.e, store)
     return reply
+
+
+def _following(site: Site, running: Running, order: UnmaskOrder) -> tuple[Following | None, bytes]:
+    """Step 1 of the next e, if it is asked for, and the message that rides on this reply."""
+    if not order.next_e:
+        return None, b""
+    state, message = _begin(site, running, order.next_e)
+    asked = ShareOrder(order.study, order.next_e)  # may be asked for again on its own
+    reply = StepReply(message.encode(), b"")
+    following = Following(
+        order.next_e, encode_state(state), asked.TAG, asked.encode(), reply.encode()
+    )
+    return following, message.encode()
 
 
 def _begin(site: Site, running: Running, e: int) -> tuple[Sharing, ShareMessage]:
@@ -97,9 +112,14 @@ def _state(site: Site, running: Running, e: int) -> SiteState:
 
 
 def _advance(
-    site: Site, order: MaskOrder | AgreeOrder, data: bytes, state: SiteState, message: bytes
+    site: Site,
+    order: MaskOrder | AgreeOrder,
+    data: bytes,
+    state: SiteState,
+    message: bytes,
+    wish: int = 0,
 ) -> StepReply:
-    reply = StepReply(message, b"")
+    reply = StepReply(message, b"", wish)
     sealed = encode_state(state)
     site.rounds.advance(order.study, order.e, order.TAG, data, reply.encode(), sealed)
     return reply

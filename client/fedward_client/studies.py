@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from fedward_client.database import transaction
 from fedward_common.errors import OperatorError, PolicyRefusalError
@@ -20,7 +21,9 @@ CREATE TABLE IF NOT EXISTS studies (
     approvals BLOB,
     progress BLOB,
     held_e INTEGER,
-    held BLOB
+    held BLOB,
+    released INTEGER NOT NULL DEFAULT -1,
+    released_e INTEGER NOT NULL DEFAULT 0
 ) STRICT
 """
 
@@ -33,11 +36,17 @@ class StudyState(StrEnum):
     REJECTED = "rejected"
     RUNNING = "running"
     FINISHED = "finished"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One row. ``digest`` is H over plan and approvals, known once the study runs."""
+    """One row. ``digest`` is H over plan and approvals, known once the study runs.
+
+    ``held`` is a folded state that attempt ``held_e`` has still to confirm (0: any later one).
+    ``released`` is the highest position for which shares were released, in attempt ``released_e``;
+    -1 before the first (A2).
+    """
 
     plan_digest: bytes
     plan: bytes
@@ -47,6 +56,10 @@ class StudyRecord:
     digest: bytes | None
     approvals: bytes | None
     progress: bytes | None
+    held_e: int | None
+    held: bytes | None
+    released: int
+    released_e: int
 
 
 class Studies:
@@ -90,34 +103,37 @@ class Studies:
                 ),
             )
 
-    def save_progress(self, digest: bytes, progress: bytes, *, finished: bool) -> None:
-        """Store the folded state after another published sum."""
-        state = StudyState.FINISHED if finished else StudyState.RUNNING
+    def finish(self, digest: bytes, progress: bytes) -> None:
+        """Store the folded state after the last published sum."""
         with transaction(self._connection) as db:
             db.execute(
-                "UPDATE studies SET progress = ?, state = ? WHERE digest = ? AND state != ?",
-                (progress, state, digest, StudyState.FINISHED),
+                "UPDATE studies SET progress = ?, state = ? WHERE digest = ? AND state = ?",
+                (progress, StudyState.FINISHED, digest, StudyState.RUNNING),
+            )
+
+    def release(
+        self, db: sqlite3.Connection, digest: bytes, e: int, position: int, progress: bytes
+    ) -> None:
+        """Note in the open transaction that e's shares leave, and adopt what it confirmed (A2)."""
+        db.execute(
+            "UPDATE studies SET released = ?, released_e = ?, progress = ?"
+            " WHERE digest = ? AND released < ?",
+            (position, e, progress, digest, position),
+        )
+
+    def stop(self, digest: bytes) -> None:
+        """End the study at this site, whatever comes (A3.5)."""
+        with transaction(self._connection) as db:
+            db.execute(
+                "UPDATE studies SET state = ? WHERE digest = ?", (StudyState.STOPPED, digest)
             )
 
     def hold(self, digest: bytes, e: int, progress: bytes) -> None:
-        """Store a folded state that attempt ``e`` has still to confirm."""
+        """Store a folded state that attempt ``e`` has still to confirm; 0: any later one."""
         with transaction(self._connection) as db:
             db.execute(
                 "UPDATE studies SET held_e = ?, held = ? WHERE digest = ?", (e, progress, digest)
             )
-
-    def held(self, digest: bytes, e: int) -> bytes:
-        """The state held for attempt ``e``.
-
-        Raises:
-            PolicyRefusalError: nothing is held for it.
-        """
-        row = self._connection.execute(
-            "SELECT held FROM studies WHERE digest = ? AND held_e = ?", (digest, e)
-        ).fetchone()
-        if row is None:
-            raise PolicyRefusalError(f"attempt {e} has no public input waiting to be confirmed")
-        return bytes(row[0])
 
     def by_plan(self, plan_digest: bytes) -> StudyRecord | None:
         """The study of this plan, if the site has heard of it."""
@@ -157,9 +173,12 @@ class Studies:
         return None if row is None else _record(row)
 
 
-_COLUMNS = "plan_digest, plan, signature, state, approval, digest, approvals, progress"
+_COLUMNS = (
+    "plan_digest, plan, signature, state, approval, digest, approvals, progress, held_e, held,"
+    " released, released_e"
+)
 
 
-def _record(row: tuple[bytes, bytes, bytes, str, bytes, bytes, bytes, bytes]) -> StudyRecord:
+def _record(row: tuple[Any, ...]) -> StudyRecord:
     plan_digest, plan, signature, state, *rest = row
     return StudyRecord(plan_digest, plan, signature, StudyState(state), *rest)

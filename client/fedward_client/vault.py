@@ -20,8 +20,10 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fedward_client.keyed import Keyed, encode_texts
 from fedward_common.codec import encode
 from fedward_common.errors import IntegrityError, OperatorError, StorageError
+from fedward_common.files import sync_file, sync_folder
 from fedward_common.randomness import RandomBytes
 from fedward_common.secret import SecretBytes
 
@@ -44,7 +46,7 @@ class Vault:
     def __init__(self, folder: Path, key: SecretBytes, random: RandomBytes) -> None:
         if len(key) != KEY_BYTES:
             raise OperatorError(f"vault key: {len(key)} bytes; it must be {KEY_BYTES}")
-        self._folder, self._key, self._random = folder, key, random
+        self._folder, self._keyed, self._random = folder, Keyed(key), random
         self._pending: list[Path] = []
         self._columns = AESGCM(self._derived("column"))
         try:
@@ -85,8 +87,8 @@ class Vault:
         """
         try:
             with ThreadPoolExecutor(_FSYNC_THREADS) as pool:
-                list(pool.map(_fsync, self._pending))
-            _fsync(self._folder)
+                list(pool.map(sync_file, self._pending))
+            sync_folder(self._folder)
         except OSError as error:
             raise StorageError(
                 f"{self._folder}: cannot write; free disk space, then run it again"
@@ -140,7 +142,7 @@ class Vault:
     def seal(self, context: str, data: bytes) -> bytes:
         """Seal a database column; ``context`` names its row and must be given to open it again."""
         nonce = self._random(_NONCE_BYTES)
-        return nonce + self._columns.encrypt(nonce, data, encode(("column", context)))
+        return nonce + self._columns.encrypt(nonce, data, encode_texts("column", context))
 
     def unseal(self, context: str, sealed: bytes) -> bytes:
         """Open a sealed column.
@@ -150,7 +152,7 @@ class Vault:
         """
         nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return self._columns.decrypt(nonce, body, encode(("column", context)))
+            return self._columns.decrypt(nonce, body, encode_texts("column", context))
         except (InvalidTag, ValueError) as error:
             raise IntegrityError(
                 "site database: a sealed column was altered or moved; restore it from a backup"
@@ -169,19 +171,7 @@ class Vault:
         return self._derived("object", name)
 
     def _derived(self, *labels: str) -> bytes:
-        message = encode(("fedward-vault-1", *labels))
-        return hmac.new(self._key.reveal(), message, hashlib.sha256).digest()
-
-
-def _fsync(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return  # removed since: nothing has to last
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return self._keyed.digest("fedward-vault-1", *labels)
 
 
 def _bound(name: str, magic: bytes) -> bytes:

@@ -47,6 +47,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Put a file's content on the disk; one that was removed since need not last.
+
+    Raises:
+        OSError: the file cannot be opened or synced.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _discard(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)

@@ -22,6 +22,9 @@ MAX_MESSAGE_BYTES = 1 << 29
 MAX_SUMS = 16
 """Published sums in one message: a site further behind asks again."""
 
+MAX_CHUNK_BYTES = 1 << 22
+"""Bytes of a masked addend in one message of an audit's evidence."""
+
 MAX_TEXT = 500
 """Longest text field."""
 
@@ -90,21 +93,29 @@ class Begin(Message):
 
 @dataclass(frozen=True)
 class Publish(Message):
-    """Server: published sums from ``position`` on, each raw little-endian uint32."""
+    """Server: published sums from ``position`` on, each raw little-endian uint32.
+
+    With the last sum of a study comes the ``transcript`` of its attempt (A2); else it is empty.
+    """
 
     TAG: ClassVar[str] = "publish"
     study: bytes
     position: int
     sums: tuple[bytes, ...]
+    transcript: bytes = b""
 
 
 @dataclass(frozen=True)
 class Standing(Message):
-    """Site: how many published sums of the study it has folded in."""
+    """Site: how many published sums of the study it has folded in.
+
+    ``wish`` > 0 asks for the evidence of that sum, counted from 1 (A3.5).
+    """
 
     TAG: ClassVar[str] = "standing"
     study: bytes
     position: int
+    wish: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,11 +162,86 @@ class UnmaskOrder(Message):
 
 @dataclass(frozen=True)
 class StepReply(Message):
-    """Site: the encoded reply to a step, and step 1 of the next e if it was asked for."""
+    """Site: the encoded reply to a step, and step 1 of the next e if it was asked for.
+
+    ``wish`` > 0, with a masked addend, asks for the evidence of that sum, counted from 1 (A3.5).
+    """
 
     TAG: ClassVar[str] = "step-reply"
     reply: bytes
     share: bytes
+    wish: int = 0
+
+
+@dataclass(frozen=True)
+class EvidenceOrder(Message):
+    """Server: what proves sum ``number``, counted from 1, to a site that wished for it (A3.5).
+
+    The first one holds the ``transcript``; each brings the bytes of the masked addend of site
+    ``index`` from ``offset`` on, at most MAX_CHUNK_BYTES, in roster order.
+    """
+
+    TAG: ClassVar[str] = "evidence"
+    study: bytes
+    number: int
+    transcript: bytes
+    index: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class EvidenceReply(Message):
+    """Site: it has taken this piece of evidence."""
+
+    TAG: ClassVar[str] = "evidence-reply"
+    study: bytes
+    number: int
+
+
+@dataclass(frozen=True)
+class WitnessesNeeded(Message):
+    """Site: a new process of mine serves no step before members have said what they saw (B6).
+
+    ``nonce`` is fresh for the process: an answer over it cannot be an old one.
+    """
+
+    TAG: ClassVar[str] = "witnesses-needed"
+    study: bytes
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class WitnessOrder(Message):
+    """Server: which ledger head have you last seen of those who ask?
+
+    ``nonces`` stand in roster order, empty for a member that does not ask.
+    """
+
+    TAG: ClassVar[str] = "witness"
+    study: bytes
+    nonces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class WitnessReply(Message):
+    """Site: its signed answers in the order of the nonces, empty where there was none."""
+
+    TAG: ClassVar[str] = "witness-reply"
+    study: bytes
+    answers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Witnessed(Message):
+    """Server: the answers to one site's nonce, in roster order, empty for who gave none.
+
+    The site answers with its :class:`Standing`, or again with what it needs.
+    """
+
+    TAG: ClassVar[str] = "witnessed"
+    study: bytes
+    answers: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -176,10 +262,22 @@ ORDERS: tuple[type[Message], ...] = (
     MaskOrder,
     AgreeOrder,
     UnmaskOrder,
+    EvidenceOrder,
+    WitnessOrder,
+    Witnessed,
 )
 """What a site accepts."""
 
-REPLIES: tuple[type[Message], ...] = (HelloReply, ProposeReply, Standing, StepReply, Refusal)
+REPLIES: tuple[type[Message], ...] = (
+    HelloReply,
+    ProposeReply,
+    Standing,
+    StepReply,
+    EvidenceReply,
+    WitnessesNeeded,
+    WitnessReply,
+    Refusal,
+)
 """What the server accepts."""
 
 
@@ -220,5 +318,7 @@ def _check(tag: str, name: str, hint: Any, value: Value) -> None:
         raise PeerError(f"{tag}: field {name} is longer than {MAX_TEXT} characters")
     if isinstance(value, int) and not 0 <= value <= MAX_NUMBER:
         raise PeerError(f"{tag}: field {name} is not within 0 and {MAX_NUMBER}")
+    if name == "data" and isinstance(value, bytes) and len(value) > MAX_CHUNK_BYTES:
+        raise PeerError(f"{tag}: more than {MAX_CHUNK_BYTES} bytes at once")
     if name == "sums" and isinstance(value, tuple) and len(value) > MAX_SUMS:
         raise PeerError(f"{tag}: more than {MAX_SUMS} sums")

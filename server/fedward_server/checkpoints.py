@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from fedward_common.errors import IntegrityError, OperatorError, PeerError
 from fedward_common.files import write_atomic
 from fedward_common.progress import Progress, decode_progress
+from fedward_common.secagg.parameters import Group
+from fedward_common.secagg.server_store import decode_reveals, encode_reveals
+from fedward_server.rounds import Pending
 
-ATTEMPTS = "attempts.json"
+ATTEMPTS, PENDING, LEFT_OUT = "attempts.json", "pending.bin", "left-out.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Checkpoints:
         Sites answer an identical request with their stored bytes and refuse any other (A3), so
         an interrupted attempt is driven again at no further cost.
         """
-        done = int(checkpoint.history[-1]["e"]) if checkpoint.history else 0
+        done = _last_done(checkpoint)
         last = self._last_e()
         if last > done:
             yield last
@@ -61,10 +64,44 @@ class Checkpoints:
         path = self._folder / ATTEMPTS
         return int(json.loads(path.read_text())["e"]) if path.exists() else 0
 
+    def save_pending(self, pending: Pending) -> None:
+        """Keep what step 4 needs: it is asked for until the sum opens, after a crash too (A2)."""
+        following = pending.following.to_bytes(8, "big")
+        write_atomic(self._folder / PENDING, following + encode_reveals(pending.reveals))
+
+    def pending(self, group: Group, checkpoint: Checkpoint) -> Pending | None:
+        """The attempt after ``checkpoint`` whose step 4 may have been asked for, if there is one.
+
+        Raises:
+            IntegrityError: it is damaged.
+        """
+        path = self._folder / PENDING
+        if not path.exists():
+            return None
+        data = path.read_bytes()
+        reveals = decode_reveals(data[8:], group)
+        if reveals.attempt.context.e <= _last_done(checkpoint):
+            return None  # its sum is published
+        return Pending(reveals, int.from_bytes(data[:8], "big"))
+
+    def left_out(self) -> dict[str, str]:
+        """Sites whose shares were wrong, with the reason: they take part in no more rounds."""
+        path = self._folder / LEFT_OUT
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Take a site into no more rounds of this study."""
+        record = self.left_out() | {name: reason}
+        write_atomic(self._folder / LEFT_OUT, json.dumps(record).encode())
+
     def save_sum(self, position: int, total: NDArray[np.uint32], transcript: bytes) -> None:
         """Keep a published sum for sites that were away, and what proves it (A3.5)."""
         write_atomic(self._sum_path(position).with_suffix(".transcript"), transcript)
         write_atomic(self._sum_path(position), total.astype("<u4").tobytes())
+
+    def transcript(self, position: int) -> bytes:
+        """What proves the sum at ``position``."""
+        return self._sum_path(position).with_suffix(".transcript").read_bytes()
 
     def sums(self, start: int, stop: int) -> tuple[bytes, ...]:
         """Published sums from position ``start`` up to ``stop``, raw little-endian uint32."""
@@ -95,6 +132,11 @@ class Checkpoints:
             raise OperatorError(
                 f"{self._folder}: holds another study; choose an empty folder or remove this one"
             )
+
+
+def _last_done(checkpoint: Checkpoint) -> int:
+    """The e of the last published sum."""
+    return int(checkpoint.history[-1]["e"]) if checkpoint.history else 0
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -1,13 +1,18 @@
-"""One private sum from the server's side: four exchanges, or three when step 1 rode along (A3)."""
+"""One private sum from the server's side: four exchanges, or three when step 1 rode along (A3).
+
+Before step 4 an attempt may fail, and the next e is tried. From step 4 on it is finished, whatever
+it takes: a site that released shares never computes on the same public input again (A2).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from fedward_common.errors import PeerError
+from fedward_common.errors import FedwardError, PeerError
 from fedward_common.messages import (
     MAX_SUMS,
     AgreeOrder,
@@ -15,12 +20,14 @@ from fedward_common.messages import (
     MaskOrder,
     Message,
     Publish,
+    Refusal,
     ShareOrder,
     Standing,
     StepReply,
     UnmaskOrder,
 )
 from fedward_common.progress import Progress
+from fedward_common.secagg.closing import RoundAbortedError
 from fedward_common.secagg.messages import Agreement, MaskedAddend, ShareMessage, UnmaskReply
 from fedward_common.secagg.parameters import Group
 from fedward_common.secagg.server import (
@@ -31,6 +38,7 @@ from fedward_common.secagg.server import (
     Summed,
 )
 from fedward_common.study import Study
+from fedward_server.evidence import Spool
 from fedward_server.sites import Sites
 
 log = logging.getLogger(__name__)
@@ -38,24 +46,64 @@ log = logging.getLogger(__name__)
 S = TypeVar("S", CollectingShares, CollectingAddends, CollectingAgreements, CollectingReveals)
 
 
-class Published(Protocol):
-    """Sums that sites may have missed."""
+REPEAT_SECONDS = 1.0
+"""Pause before step 4 is asked for again."""
+
+Heard = Callable[[int, Message, Any], None]
+"""Told a site's index, its reply, and the step's message in it if that was accepted."""
+
+
+class SumLostError(FedwardError):
+    """A sum that can never be opened, and never be asked for again: the study is over."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An attempt at step 4: what is asked, to the byte, until t sites have answered.
+
+    ``following`` is the e whose step 1 rides along, 0 if none does.
+    """
+
+    reveals: CollectingReveals
+    following: int
+
+
+class Store(Protocol):
+    """What a runner needs from the study's folder."""
 
     def sums(self, start: int, stop: int) -> tuple[bytes, ...]:
         """Published sums from ``start`` up to ``stop``."""
         ...
 
+    def save_pending(self, pending: Pending) -> None:
+        """Put the attempt on the disk before any site may release a share."""
+        ...
+
+    def left_out(self) -> Mapping[str, str]:
+        """Sites that dealt wrong shares, with the reason."""
+        ...
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Take a site into no more rounds."""
+        ...
+
 
 @dataclass
 class RoundRunner:
-    """Runs attempts of one study. ``standing`` is how many sums each site has folded in."""
+    """Runs attempts of one study.
+
+    ``standing`` is how many sums each site has folded in, ``wishes`` the sum, counted from 1, whose
+    evidence it has asked for (A3.5).
+    """
 
     study: Study
     group: Group
     begin: Begin
     sites: Sites
-    published: Published
+    store: Store
+    spool: Spool
     standing: dict[str, int] = field(default_factory=dict)
+    wishes: dict[str, int] = field(default_factory=dict)
     riding: dict[int, dict[str, bytes]] = field(default_factory=dict)
 
     @property
@@ -76,8 +124,68 @@ class RoundRunner:
         """One attempt at the sum that follows ``progress``.
 
         Raises:
-            RoundAbortedError: too few sites answered some step; the next e is to be tried.
+            RoundAbortedError: too few sites answered a step before the last; the next e is to be
+                tried.
+            SumLostError: too few sites can still release shares.
         """
+        try:
+            reveals = self._until_agreed(e, progress)
+        except RoundAbortedError as error:
+            self._leave_out(error.dealers, e)
+            raise
+        pending = Pending(reveals, self._following(e, progress.position))
+        self.store.save_pending(pending)  # A2: before a site may release
+        return self.finish(pending, progress.position)
+
+    def finish(self, pending: Pending, position: int) -> Summed:
+        """Ask for the shares of step 4, the same again and again, until the sum opens (A3.4).
+
+        Raises:
+            SumLostError: those who have not answered can never do so, or their shares are wrong.
+        """
+        state, lost = pending.reveals, set[int]()
+        e, request = state.attempt.context.e, state.request.encode()
+        order = UnmaskOrder(self.digest, e, request, pending.following)
+
+        def heard(index: int, reply: Message, message: object) -> None:
+            if isinstance(reply, Refusal) and reply.kind == PeerError.__name__:
+                lost.add(index)  # it has no state of this attempt: it never will
+            elif isinstance(reply, StepReply) and message is not None:
+                self.standing[self._name(index)] = position
+                if pending.following and reply.share:
+                    riding = self.riding.setdefault(pending.following, {})
+                    riding[self._name(index)] = reply.share
+
+        while True:
+            orders = {self._name(i): order for i in state.waiting - lost}
+            state = self._collect(state, orders, UnmaskReply.decode, heard)
+            try:
+                summed, _ = state.close()
+            except RoundAbortedError as error:
+                self._leave_out(error.dealers, e)
+                self._check_possible(state, lost, error, position)
+                log.warning("attempt %d: %s; step 4 is asked for again", e, error)
+                time.sleep(REPEAT_SECONDS)
+                self.sites.present()
+            else:
+                self._leave_out(summed.dealers, e)
+                return summed
+
+    def _check_possible(
+        self, state: CollectingReveals, lost: set[int], error: RoundAbortedError, position: int
+    ) -> None:
+        """Go on asking while somebody may still answer, and the answers may suffice."""
+        left = state.waiting - lost
+        if left and len(state.replies) + len(left) >= self.group.threshold:
+            return
+        names = ", ".join(self._name(i) for i in sorted(lost)) or "none"
+        raise SumLostError(
+            f"sum {position + 1} cannot be opened: {error}; sites that lost the attempt: {names}; "
+            "no site computes on one model twice: the sums so far are kept, make a new plan"
+        ) from error
+
+    def _until_agreed(self, e: int, progress: Progress) -> CollectingReveals:
+        """Steps 1 to 3."""
         task, round_number = self.study.at(progress.position)
         shares = self._collect_shares(e)
         addends, mask_requests = shares.close(
@@ -92,6 +200,7 @@ class RoundRunner:
                 for i, request in mask_requests.items()
             },
             lambda data: MaskedAddend.decode(data, task.dimension),
+            self._keep,
         )
         agreements, agree_requests = addends.close()
         agreements = self._collect(
@@ -102,27 +211,29 @@ class RoundRunner:
             },
             Agreement.decode,
         )
-        reveals, unmask_requests = agreements.close()
-        following = self._following(e, progress.position)
-        reveals = self._collect(
-            reveals,
-            {
-                self._name(i): UnmaskOrder(self.digest, e, request.encode(), following)
-                for i, request in unmask_requests.items()
-            },
-            UnmaskReply.decode,
-            following,
-        )
-        for index in reveals.replies:
-            self.standing[self._name(index)] = progress.position
-        summed, _ = reveals.close()
-        return summed
+        reveals, _ = agreements.close()
+        return reveals
+
+    def _keep(self, index: int, reply: Message, message: object) -> None:
+        """Spool an accepted addend, and note what its site wishes to audit (A3.5)."""
+        if isinstance(reply, StepReply) and isinstance(message, MaskedAddend):
+            self.spool.put(message.e, index, message.y)
+            if reply.wish:
+                self.wishes[self._name(index)] = reply.wish
+
+    def _leave_out(self, dealers: Iterable[int], e: int) -> None:
+        """Take no more shares from members who certainly dealt wrong ones (A3.5)."""
+        for name in map(self._name, dealers):
+            if name not in self.store.left_out():
+                reason = f"more than c members hold wrong shares of it in attempt {e}"
+                log.error("%s is left out from now on: %s", name, reason)
+                self.store.leave_out(name, reason)
 
     def catch_up(self, position: int) -> None:
         """Send sites that were away for long what they missed, a few sums at a time."""
         while behind := {n: s for n, s in self.standing.items() if position - s > MAX_SUMS}:
             orders = {
-                name: Publish(self.digest, start, self.published.sums(start, start + MAX_SUMS))
+                name: Publish(self.digest, start, self.store.sums(start, start + MAX_SUMS), b"")
                 for name, start in behind.items()
             }
             answered = 0
@@ -135,11 +246,14 @@ class RoundRunner:
 
     def _collect_shares(self, e: int) -> CollectingShares:
         """Step 1: what rode on the last unmasking, and an exchange with everyone else."""
-        state = CollectingShares(self.group, e)
+        left_out = self.store.left_out()
+        indices = {self._index(name) for name in left_out}
+        state = CollectingShares(self.group, e, frozenset(indices))
         riding = self.riding.pop(e, {})
         self.riding.clear()
         for name, data in riding.items():
-            state = self._receive(state, name, data, ShareMessage.decode)
+            if name not in left_out:
+                state, _ = self._receive(state, name, data, ShareMessage.decode)
         absent = [self._name(i) for i in state.waiting]
         orders = {name: ShareOrder(self.digest, e) for name in absent}
         return self._collect(state, orders, ShareMessage.decode)
@@ -153,35 +267,38 @@ class RoundRunner:
     def _mask_order(self, e: int, position: int, name: str, request: bytes) -> MaskOrder:
         # The last sum is always sent, so that after a crash of either side a request is the same.
         start = max(min(self.standing.get(name, position - MAX_SUMS), position - 1), 0)
-        return MaskOrder(self.digest, e, start, self.published.sums(start, position), request)
+        return MaskOrder(self.digest, e, start, self.store.sums(start, position), request)
 
     def _collect(
         self,
         state: S,
         orders: Mapping[str, Message],
         decode: Callable[[bytes], object],
-        following: int = 0,
+        heard: Heard = lambda _index, _reply, _message: None,
     ) -> S:
         for name, reply in self._exchange(orders):
-            if not isinstance(reply, StepReply):
+            message: object = None
+            if isinstance(reply, StepReply):
+                state, message = self._receive(state, name, reply.reply, decode)
+            elif not isinstance(reply, Refusal):
                 log.warning("%s: an unexpected reply", name)
-                continue
-            state = self._receive(state, name, reply.reply, decode)
-            if following and reply.share:
-                self.riding.setdefault(following, {})[name] = reply.share
+            heard(self._index(name), reply, message)
         return state
 
     def _exchange(self, orders: Mapping[str, Message]) -> Iterator[tuple[str, Message]]:
         deadline = self.study.plan.schedule.round_deadline_seconds
         return self.sites.exchange(orders, deadline) if orders else iter(())
 
-    def _receive(self, state: S, name: str, data: bytes, decode: Callable[[bytes], object]) -> S:
-        """Fold one site's message in; a malformed one counts as none."""
+    def _receive(
+        self, state: S, name: str, data: bytes, decode: Callable[[bytes], object]
+    ) -> tuple[S, object]:
+        """Fold one site's message in and return it; a malformed one counts as none."""
         try:
-            return state.receive(self._index(name), decode(data))  # type: ignore[arg-type]
+            message = decode(data)
+            return state.receive(self._index(name), message), message  # type: ignore[arg-type]
         except PeerError as error:
             log.warning("%s: message refused: %s", name, error)
-            return state
+            return state, None
 
     def _name(self, index: int) -> str:
         return self.group.members[index].name

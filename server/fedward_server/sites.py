@@ -64,7 +64,10 @@ class Sites(Protocol):
     def exchange(
         self, orders: Mapping[str, Order], deadline_seconds: float
     ) -> Iterator[tuple[str, Order]]:
-        """Send each site its order; yield replies as they come, until all or the deadline."""
+        """Send each site its order; yield replies as they come, until all or the deadline.
+
+        A refusal is a reply like any other: it tells that nothing else will come.
+        """
         ...
 
 
@@ -103,7 +106,6 @@ class GridSites:
                 continue
             if isinstance(reply, Refusal):
                 log.warning("%s refuses (%s): %s", names[node], reply.kind, reply.reason)
-                continue
             yield names[node], reply
 
     def _greet(self, nodes: set[int]) -> None:

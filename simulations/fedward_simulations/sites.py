@@ -17,10 +17,12 @@ POLICY = """\
 # A simulated hospital agrees to everything: its patients are invented or public.
 [caps.train]
 epsilon = 100.0
+epsilon_worst_case = "none"
 delta = 1e-3
 
 [caps.holdout]
 epsilon = 100.0
+epsilon_worst_case = "none"
 delta = 1e-3
 
 [studies]
@@ -28,6 +30,7 @@ queries = ["count", "moments", "gradient", "histogram"]
 models = ["cnn", "cnn-classic", "svm"]
 minimum_colluding = 0
 minimum_cohort = 1
+audit_share = 0.0
 noise_multiplier = { min = 0.01, max = 1e6 }
 """
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import stat
 
+import numpy as np
 import pydicom
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from tests.cli_world import client, ok, run
 from tests.dicom_cases import FILES, TOKEN, ct, encoded, image, noise
 
-from fedward_client.deidentify.outcome import Reason
+from fedward_client.deidentify.outcome import Action, Reason
 from fedward_client.deidentify.release import STAGING
 
 
@@ -177,3 +179,49 @@ def test_what_describe_says_is_what_is_done(source, key, tmp_path):
             assert str(after[element.tag].value) != str(element.value), element.keyword
         seen.add(effect)
     assert {"removed", "kept", "shifted in time", "replaced by a keyed UID"} <= seen
+
+
+def test_any_number_of_processes_writes_the_same(key, tmp_path):
+    """Output files, report, counts and contact sheet are equal to the last byte."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(36):
+        ds = image(lettered(number) if number % 9 == 0 else noise((40, 40), number), patient="P1")
+        (source / f"{number:02}.dcm").write_bytes(encoded(ds))
+    (source / "07.txt").write_text("no DICOM")
+    (source / "08.txt").symlink_to(source / "nowhere")
+    written, counts = [], []
+    for jobs in (1, 2):
+        out = tmp_path / f"out-{jobs}"
+        report, sheet = tmp_path / f"report-{jobs}", tmp_path / f"sheet-{jobs}.png"
+        told = ("--report", report, "--contact-sheet", sheet, "--jobs", jobs, "--json")
+        counts.append(client("deidentify", source, out, "--key-file", key, *told).json)
+        files = {f.relative_to(out): f.read_bytes() for f in out.rglob("*") if f.is_file()}
+        written.append((files, report.read_bytes(), sheet.read_bytes()))
+        assert stat.S_IMODE(sheet.stat().st_mode) == 0o600
+    assert counts[0]["written"] == 36
+    assert counts[0]["actions"][Action.TEXT] == 4
+    assert counts[0] == counts[1]
+    assert written[0] == written[1]
+
+
+def test_the_contact_sheet_shows_what_was_blanked(key, tmp_path):
+    source, out, sheet = tmp_path / "in", tmp_path / "out", tmp_path / "sheet.png"
+    source.mkdir()
+    (source / "a.dcm").write_bytes(encoded(image(lettered(3))))
+    where = ("--key-file", key, "--contact-sheet")
+    ok(client("deidentify", source, out, *where, sheet))
+    shown = np.asarray(Image.open(sheet).convert("RGB"))
+    assert (shown == (230, 30, 30)).all(axis=-1).any()
+    other = tmp_path / "other"
+    client("deidentify", source, other, *where, other / "s.png").refused(2, "s.png", "pixels")
+    both = ("--report", sheet)
+    client("deidentify", source, other, *where, sheet, *both).refused(2, sheet, "two")
+
+
+def lettered(seed):
+    """Smooth noise with bright text on it."""
+    picture = Image.fromarray(noise((200, 300), seed) // 2)
+    draw = ImageDraw.Draw(picture)
+    draw.text((20, 20), "MEIER ANNA 1.2.1960", fill=250, font=ImageFont.load_default(18))
+    return np.asarray(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import stat
 import subprocess
@@ -142,7 +143,8 @@ def test_a_study_runs_and_everything_it_cost_is_on_record(federation):
     assert ledger["accounts"]["holdout"]["debits"] == 1
     assert 0 < ledger["accounts"]["train"]["epsilon_fixed"] <= EPSILON
     assert sum(debit["attempts"] for debit in ledger["debits"]) == 4
-    assert "query 1:gradient, attempts 2" in ok(client("ledger", "show", "--site", site)).out
+    table = ok(client("ledger", "show", "--site", site)).out
+    assert re.search(r"chest  +train  +1:gradient  +2  +2$", table, re.MULTILINE)
     assert client("ledger", "verify", "--site", site, "--json").json["ledger"]["entries"] == 4
     assert client("audit", "verify", "--site", site, "--json").json["audit"]["entries"] > 4
     shown = ok(client("plan", "show", federation.digest, "--site", site)).out

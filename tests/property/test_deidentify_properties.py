@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.dicom_cases import OTHER_SECRET, SECRET, TOKEN, ct, encoded, image, lenient, noise
 
-from fedward_client.deidentify import dates
+from fedward_client.deidentify import checks, dates, descriptors, retained
 from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Cleaned, Quarantined
 from fedward_client.deidentify.pseudonyms import Pseudonyms
@@ -53,6 +53,44 @@ def test_pseudonyms_are_injective_keyed_and_stable(one, other):
     for name in ("patient", "uid", "shift_seconds"):
         assert (getattr(ours, name)(one) == getattr(ours, name)(other)) == same
         assert getattr(ours, name)(one) != getattr(theirs, name)(one)
+
+
+DATES = st.dates(datetime(1900, 1, 1).date(), datetime(2100, 1, 1).date())  # noqa: DTZ001
+DATE_FORMS = ["%d.%m.%Y", "%Y-%m-%d", "%d/%m/%y", "%Y%m%d", "%d %m %Y", "%m-%d-%Y", "%d%m%y"]
+vocabulary = sorted(descriptors.vocabulary())
+phrases = st.lists(st.sampled_from(vocabulary), max_size=4).map(" ".join)
+
+
+@given(phrases, DATES, st.sampled_from(DATE_FORMS), phrases)
+def test_no_date_passes_for_a_descriptor(before, date, form, after):
+    text = f"{before} {date.strftime(form)} {after}".strip()
+    assert descriptors.public_words(text.encode()) is None
+
+
+@given(phrases, st.integers(1000, 10**12), st.sampled_from(["", "#", "ID:", "x", "no "]))
+def test_no_number_of_four_digits_passes_for_a_descriptor(phrase, number, prefix):
+    assert not descriptors.is_public_text(f"{phrase} {prefix}{number}")
+
+
+@given(phrases, st.text(st.characters(categories=["L"]), min_size=3, max_size=12))
+def test_a_word_that_is_not_public_takes_its_text_along(phrase, word):
+    is_public = word.casefold() in vocabulary
+    assert descriptors.is_public_text(f"{phrase} {word}") in (is_public, False)
+
+
+@given(st.sampled_from(["US", "SS", "UL", "SL", "FL", "FD"]), st.integers(8, 64), st.data())
+def test_no_letters_pass_for_binary_numbers(vr, length, data):
+    letters = data.draw(st.text(st.characters(min_codepoint=32, max_codepoint=126),
+                                min_size=length, max_size=length))  # fmt: skip
+    assert checks.numbers(vr, -1e300, 1e300)(letters.encode()) is None
+
+
+@given(st.integers(0, 999), st.sampled_from("DWMY"))
+def test_no_age_beyond_ninety_is_kept(count, unit):
+    kept = retained.age(f"{count:03}{unit}".encode()).decode()
+    years = int(kept[:3]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[kept[3]]
+    assert years <= 90
+    assert kept in (f"{count:03}{unit}", "090Y")
 
 
 @pytest.mark.parametrize("source", ["ct", "cr"])

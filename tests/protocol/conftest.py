@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.world import GRADIENT, World, make_world
 
-from fedward_server import coordinator
+from fedward_server import coordinator, rounds
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +36,4 @@ def world(template: World, tmp_path: Path) -> World:
 @pytest.fixture(autouse=True)
 def _no_pause_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "REPEAT_SECONDS", 0.0)

@@ -36,7 +36,7 @@ from fedward_common.messages import (
     Publish,
     Refusal,
     ShareOrder,
-    Standing,
+    WitnessesNeeded,
     decode_message,
 )
 from fedward_common.plan.document import Plan
@@ -195,8 +195,7 @@ def test_approvals_must_be_every_members_own_for_this_plan(service, world):
     for approvals in others.values():
         refused(service, Begin(digest, approvals), "PeerError", "")
     reply = ask(service, Begin(digest, good))
-    assert isinstance(reply, Standing)
-    assert reply.position == 0
+    assert isinstance(reply, WitnessesNeeded)  # it has begun, and wants to hear the others (B6)
     assert ask(service, Begin(digest, good)) == reply
 
 
@@ -212,7 +211,7 @@ def test_a_study_is_not_begun_twice_under_other_approvals(world):
         refused(SiteService(site), Begin(digest, other), "PeerError", "own approval")
     with open_site(world.root / "site-1") as site:
         service = SiteService(site)
-        assert isinstance(ask(service, Begin(digest, good)), Standing)
+        assert isinstance(ask(service, Begin(digest, good)), WitnessesNeeded)
         refused(service, Begin(digest, other), "PeerError", "not begun twice")
 
 

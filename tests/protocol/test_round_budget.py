@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from tests.world import MemorySites, World, coordinate, published
+from tests.world import GRADIENT, MemorySites, World, coordinate, make_world, published
 
 from fedward_client.ledger import Debit
 from fedward_client.round import UNSERVED
 from fedward_client.running import Running
 from fedward_client.site import Site
-from fedward_common.messages import REPLIES, MaskOrder, Message, Refusal, decode_message
+from fedward_common.messages import (
+    REPLIES,
+    AgreeOrder,
+    Begin,
+    MaskOrder,
+    Message,
+    Refusal,
+    ShareOrder,
+    UnmaskOrder,
+    decode_message,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
 TIGHT = """\
 [caps.train]
 epsilon = {epsilon}
+epsilon_worst_case = "none"
 delta = 1e-3
 
 [caps.holdout]
 epsilon = 100.0
+epsilon_worst_case = "none"
 delta = 1e-3
 
 [studies]
@@ -174,3 +187,75 @@ def test_debits_carry_the_plans_parameters_in_the_plans_order(world):
     assert entries == expected
     assert len({total.tobytes() for total in published(world, 4)}) == 4
     assert all(np.any(total) for total in published(world, 4))
+
+
+OPEN, CLOSED = (datetime(2023, 1, 2, hour, tzinfo=UTC) for hour in (12, 20))
+"""A Monday's noon and evening."""
+
+
+def with_hours(world: World, *names: str) -> None:
+    """These sites compute on Mondays from eight to six."""
+    for name in names:
+        with (world.root / name / "policy.toml").open("a", encoding="utf-8") as policy:
+            policy.write('\n[hours]\nmonday = ["08:00-18:00"]\n')
+
+
+def test_outside_its_hours_a_site_is_absent_and_nothing_is_debited(template, tmp_path, caplog):
+    world = template.copy(tmp_path / "four")
+    with_hours(world, "site-2")
+    clock = [OPEN]
+
+    def closes(event) -> None:
+        clock[0] = CLOSED if event.position in (1, 2, 3) else OPEN
+
+    with world.sites() as sites:
+        sites.service("site-2")._now = lambda: clock[0]
+        history = coordinate(sites, closes).run().history
+        debits = [entry.e for entry in sites.site("site-2").ledger.entries()]
+        refusals = {(name, reply.kind) for name, _, reply in sites.refused}
+    took_part = ["site-2" in entry["sites"] for entry in history]
+    assert took_part == [True, False, False, False, True, True]
+    assert debits == [entry["e"] for entry in history if "site-2" in entry["sites"]]
+    assert refusals == {("site-2", "Closed")}
+
+
+@pytest.fixture(scope="module")
+def spare(tmp_path_factory) -> World:
+    """Three sites, all needed; two sums, and one attempt more than that."""
+    queries = [{**GRADIENT, "rounds": 2}]
+    root = tmp_path_factory.mktemp("hours") / "spare"
+    nominal = {"maximum_attempts": 3, "nominal_patients": 40}
+    return make_world(root, 3, queries=queries, schedule=nominal)
+
+
+@pytest.mark.parametrize("closing", [ShareOrder, MaskOrder, AgreeOrder, UnmaskOrder])
+def test_an_attempt_that_was_computed_in_time_is_finished_after_hours(spare, tmp_path, closing):
+    """All three sites are needed: whatever is refused stops the attempt, and the server waits."""
+    world = spare.copy(tmp_path / "world")
+    with_hours(world, "site-1")
+    clock, asked = [OPEN], []
+
+    def fate(name: str, order: Message) -> str:
+        if name == "site-1" and isinstance(order, closing) and order.e == 1:
+            clock[0] = CLOSED
+        if name == "site-1" and clock[0] is CLOSED and isinstance(order, Begin):
+            asked.append(order)
+            clock[0] = OPEN if len(asked) > 5 else CLOSED
+        return "ok"
+
+    with world.sites(fate=fate) as sites:
+        sites.service("site-1")._now = lambda: clock[0]
+        if closing in (AgreeOrder, UnmaskOrder):
+            sites.on_order = lambda _, order, __: clock.__setitem__(
+                0, OPEN if isinstance(order, UnmaskOrder) else clock[0]
+            )
+        history = coordinate(sites).run().history
+        debits = [entry.e for entry in sites.site("site-1").ledger.entries()]
+    if closing in (AgreeOrder, UnmaskOrder):
+        assert [entry["e"] for entry in history] == [1, 2]
+        assert sites.refused == []
+    else:
+        # One attempt was begun in vain; waiting used up no other.
+        assert [entry["e"] for entry in history] == [2, 3]
+        assert len(asked) == 6
+    assert debits == [entry["e"] for entry in history]

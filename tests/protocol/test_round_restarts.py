@@ -8,7 +8,9 @@ import shutil
 import pytest
 from tests.world import STEPS, ServerStopped, World, coordinate, published
 
+from fedward_common.errors import PeerError
 from fedward_common.messages import (
+    ORDERS,
     REPLIES,
     AgreeOrder,
     MaskOrder,
@@ -21,8 +23,11 @@ from fedward_common.messages import (
 )
 
 SUMS = 4
-MESSAGES = 3 + 3 + 4 * 3 * SUMS - 3 * (SUMS - 1)
-"""Three proposals, three beginnings, four exchanges a sum, of which step 1 rides along."""
+OPENING = 3 + 3 + 3 * 3
+"""Three proposals, three beginnings, and for each site its witnesses and the beginning again."""
+
+MESSAGES = OPENING + 4 * 3 * SUMS - 3 * (SUMS - 1)
+"""Four exchanges a sum, of which step 1 rides along."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
@@ -99,18 +104,20 @@ def test_a_repeated_order_gets_the_stored_bytes_and_a_different_one_a_refusal(wo
         assert len(debits(world, name)) == len(set(debits(world, name))) == SUMS
 
 
-def test_every_reply_that_leaves_is_in_the_sites_log_even_if_it_leaves_twice(world):
+def test_every_reply_that_leaves_is_in_the_sites_log_once_even_if_it_leaves_twice(world):
     def again(name: str, order: Message, reply: bytes) -> None:
         if isinstance(order, STEPS):
             assert sites.ask(name, order.encode()) == reply
 
     with world.sites(on_order=again) as sites:
-        coordinate(sites).run()
-        site = sites.site("site-1")
-        logged = [entry.kind for entry in site.audit.entries() if entry.kind != "approve"]
+        coordinator = coordinate(sites)
+        coordinator.run()
+        study, site = coordinator.digest, sites.site("site-1")
+        entries = [entry for entry in site.audit.entries() if entry.kind != "approve"]
         left = [order.TAG for name, order, _ in sites.sent if name == "site-1"]
     steps = [tag for tag in left if tag in {kind.TAG for kind in STEPS}]
-    assert logged == [tag for tag in steps for _ in range(2)]
+    assert [entry.kind for entry in entries] == steps
+    assert {entry.study for entry in entries} == {study}
 
 
 def test_an_e_is_never_begun_twice(world):
@@ -189,9 +196,11 @@ def test_a_restored_database_cannot_open_the_seeds_of_an_old_attempt(world, tmp_
             file.unlink()
         for file in saved.iterdir():
             shutil.copy(file, world.root / "site-1")
-        answer = refusal(sites.ask("site-1", kept["mask"]))
-    assert answer.kind == "PeerError"
-    assert "cannot be opened" in answer.reason
+        # The others saw more of its ledger: nothing is served (B6), and the seeds are gone (A6).
+        assert refusal(sites.ask("site-1", kept["mask"])).kind == "IntegrityError"
+        study = decode_message(kept["mask"], ORDERS).study
+        with pytest.raises(PeerError, match="cannot be opened"):
+            sites.site("site-1").rounds.load(study, 1)
     assert debits(world, "site-1") == []
 
 
@@ -219,9 +228,9 @@ def test_a_server_that_is_killed_resumes_without_losing_an_attempt(
 def test_sites_and_server_killed_together_resume_as_well(world, uninterrupted):
     """Each life lasts for one round, and for one message of the next."""
     for _ in range(SUMS):
-        with world.sites(seed=7, stop_after=19) as sites, pytest.raises(ServerStopped):
+        with world.sites(seed=7, stop_after=OPENING + 13) as sites, pytest.raises(ServerStopped):
             coordinate(sites).run()
-    with world.sites(seed=7, stop_after=19) as sites:
+    with world.sites(seed=7, stop_after=OPENING + 13) as sites:
         assert coordinate(sites).run().progress.position == SUMS
     assert [total.tobytes() for total in published(world, SUMS)] == uninterrupted
 

@@ -11,6 +11,7 @@ from tests.secagg_world import HEAD, PUBLIC_INPUT, QUERY, Round, World
 from fedward_common.errors import PeerError
 from fedward_common.randomness import os_random
 from fedward_common.secagg import shamir
+from fedward_common.secagg.closing import RoundAbortedError
 from fedward_common.secagg.context import RoundContext, sign_round_key
 from fedward_common.secagg.messages import (
     Agreement,
@@ -19,7 +20,7 @@ from fedward_common.secagg.messages import (
     ShareMessage,
     UnmaskReply,
 )
-from fedward_common.secagg.server import CollectingShares, RoundAbortedError
+from fedward_common.secagg.server import CollectingShares
 from fedward_common.secagg.sharing import CIPHERTEXT_BYTES
 from fedward_common.secagg.site import start
 from fedward_common.secagg.transcript import verify_transcript

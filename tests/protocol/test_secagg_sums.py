@@ -13,9 +13,9 @@ from tests.secagg_world import PUBLIC_INPUT, QUERY, Round, World
 
 from fedward_common.randomness import os_random
 from fedward_common.secagg import messages
+from fedward_common.secagg.closing import RoundAbortedError
 from fedward_common.secagg.context import RoundContext
 from fedward_common.secagg.ring import RingParameters, wrap
-from fedward_common.secagg.server import RoundAbortedError
 from fedward_common.secagg.sharing import NONCE_BYTES
 from fedward_common.secagg.site_store import decode_state, encode_state
 from fedward_common.secagg.transcript import Transcript, verify_transcript

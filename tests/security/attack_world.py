@@ -66,8 +66,11 @@ class HostileServer:
             reply = self.ask(i, proposal)
             assert isinstance(reply, ProposeReply)
             approvals.append(reply.approval)
+        order = Begin(plan.digest, tuple(approvals))
         for i in range(len(self.names)):
-            assert isinstance(self.ask(i, Begin(plan.digest, tuple(approvals))), Standing)
+            self.ask(i, order)
+        for i in range(len(self.names)):  # all have begun, and can bear witness to each other
+            assert isinstance(self.ask(i, order), Standing)
         opened = tuple(Approval.decode(data) for data in approvals)
         self.study = approved_digest(plan.digest, opened)
         self.group = group_of(plan, opened, self.study)

@@ -11,7 +11,7 @@ from tests.privacy_samples import seeded
 from tests.secagg_world import PUBLIC_INPUT, QUERY, Round
 from tests.secagg_world import World as Group
 from tests.security import flower_secaggplus as flower
-from tests.security.attack_world import HostileServer, words
+from tests.security.attack_world import HostileServer, without, words
 from tests.security.flower_secaggplus import FlowerClients
 from tests.world import RUNTIME
 
@@ -20,11 +20,11 @@ from fedward_client.study_cohort import open_cohort
 from fedward_client.training.augmentation import Augmentation
 from fedward_client.training.gradients import Patient, clipped_sum
 from fedward_common.errors import PeerError
-from fedward_common.messages import MaskOrder, StepReply
 from fedward_common.models.prediction import Standardisation
 from fedward_common.progress import begin
 from fedward_common.randomness import os_random
 from fedward_common.secagg.context import RoundContext, addend_hash, sign_addend
+from fedward_common.secagg.messages import UnmaskReply
 from fedward_common.secagg.transcript import Transcript, verify_transcript
 
 CRAFTED = {
@@ -132,46 +132,70 @@ def test_a_published_sum_of_extremes_is_answered_like_any_other(federation, tmp_
             assert len(server.answered(i, order).reply) == len(honest.reply)
 
 
-def test_a_repeated_model_brings_new_noise_a_debit_each_and_soon_a_refusal(federation, tmp_path):
-    """'server repeats a model with U2 and U2 minus i': DP bounds what remains.
+def test_a_model_whose_sum_was_opened_is_never_computed_on_again(federation, tmp_path):
+    """'server repeats a model with U2 and U2 minus i': no repeated public input (A2).
 
-    The server claims that the first attempt failed, and asks the same again without site 3. That
-    is what an honest server does after a failure, so it is served: as a new attempt.
+    The server has the sum of all four, calls the attempt failed, and asks the same again without
+    site 3, at once and after every process has been killed. Nobody computes, nobody pays. A site
+    that released nothing may still be asked: the others are not there to sum with.
     """
     with federation.copy(tmp_path / "world").sites() as sites:
         server = HostileServer(sites)
-        with_all = server.run(1)
-        without_one = server.run(2, among=(0, 1, 2))
-        assert without_one.transcript.survivors == (0, 1, 2)
-        assert [server.debits(i) for i in server.everyone] == [[1, 2]] * 3 + [[1]]
-        task, _ = server.definition.at(0)
-        patients = len(open_cohort(sites.site("site-4").folder, server.definition, task.split))
-        left = (with_all.total - without_one.total).view("i4") / task.query.scale
-        # Of site 3's exact counts nothing is left to read: seven sites' noise lies on them.
-        assert abs(left.sum() - patients) > 1e-6
-        assert (words(server.seen[1, 0]) != words(server.seen[2, 0])).all()
+        masked = server.mask(*server.mask_orders(server.share(1)))
+        agreed = server.agree(*masked.close())
+        revealing, last = agreed.close()
+        for i in (0, 1, 2):  # t: enough to open the sum
+            data = server.answered(i, server.unmask_order(last[i])).reply
+            revealing = revealing.receive(i, UnmaskReply.decode(data))
+        opened, _ = revealing.close()
+        assert opened.transcript.survivors == (0, 1, 2, 3)
+        for e, restart in ((2, False), (3, True)):
+            _, requests = server.mask_orders(server.share(e))
+            for i in (0, 1, 2):
+                if restart:
+                    sites.restart(server.names[i])
+                order = server.mask_order(without(requests[i], 3))
+                assert "no public input twice" in server.refused(i, order).reason
+        server.addend(3, server.mask_order(requests[3]))
+        server.adopt(opened)  # the next model is computed on as ever
+        _, requests = server.mask_orders(server.share(4))
+        for i in server.everyone:
+            server.addend(i, server.mask_order(requests[i]))
+        assert [server.debits(i) for i in server.everyone] == [[1, 4]] * 3 + [[1, 3, 4]]
+
+
+def test_a_repeated_model_brings_new_noise_a_debit_each_and_soon_a_refusal(federation, tmp_path):
+    """'server repeats a model with U2 and U2 minus i': before a release, DP bounds what remains.
+
+    The server claims that attempts fail before step 4. That is what happens to an honest one, so it
+    is served: each time as a new attempt with new noise, a debit, and none of the masks opened.
+    """
+    with federation.copy(tmp_path / "world").sites() as sites:
+        server = HostileServer(sites)
         plan = server.definition.plan
         extra = plan.schedule.maximum_attempts - server.definition.total_rounds
-        for e in range(3, extra + 2):  # one round and the plan's spare attempts: no more
+        for e in range(1, extra + 2):  # one round and the plan's spare attempts: no more
             _, requests = server.mask_orders(server.share(e, among=(0, 1, 2)))
             server.addend(0, server.mask_order(requests[0]))
+        for e in range(2, extra + 2):
+            assert (words(server.seen[e, 0]) != words(server.seen[e - 1, 0])).all()
         _, requests = server.mask_orders(server.share(extra + 2, among=(0, 1, 2)))
         server.refused(0, server.mask_order(requests[0]))
         assert server.debits(0) == list(range(1, extra + 2))
 
 
 def test_a_model_that_was_passed_is_never_computed_on_again(federation, tmp_path):
-    """'no repeated public input': once t members have signed the next one, the last is closed."""
+    """'no repeated public input': nor is an earlier one, whatever sums the server leaves out."""
     with federation.copy(tmp_path / "world").sites() as sites:
         server = HostileServer(sites)
         server.adopt(server.run(1))
-        server.adopt(server.run(2))  # its step 4 confirmed the public input after the first sum
+        server.adopt(server.run(2))
         _, requests = server.mask_orders(server.share(3))
         for i in server.everyone:
-            back = MaskOrder(server.study, 3, 0, (), requests[i].encode())
-            assert isinstance(server.ask(i, back), StepReply)
-            asked = [entry.query for entry in sites.site(server.names[i]).ledger.entries()]
-            assert asked[2] == asked[1] != asked[0]  # its own next query, not the one named
+            for known in ((), server.sums[:1]):
+                server.refused(i, server.mask_order(requests[i], sums=known))
+            server.addend(i, server.mask_order(requests[i]))
+            assert server.debits(i) == [1, 2, 3]
 
 
 def test_flower_works_two_rounds_on_one_model_differ_by_one_client():

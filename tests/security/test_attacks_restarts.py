@@ -16,11 +16,12 @@ from typing import Self
 import pytest
 from tests.privacy_samples import GRADIENT
 from tests.security.attack_world import HostileServer, without
+from tests.world import MemorySites
 
 from fedward_client.database import open_database
 from fedward_client.ledger import Allowance, Debit, Ledger
 from fedward_client.policy import AccountCap, Caps
-from fedward_common.errors import PolicyRefusalError
+from fedward_common.errors import PeerError, PolicyRefusalError
 from fedward_common.messages import (
     REPLIES,
     AgreeOrder,
@@ -28,8 +29,10 @@ from fedward_common.messages import (
     Message,
     Refusal,
     ShareOrder,
+    Standing,
     StepReply,
     UnmaskOrder,
+    WitnessesNeeded,
     decode_message,
 )
 from fedward_common.secagg.messages import (
@@ -73,6 +76,17 @@ class SiteProcess:
     def receive(self) -> bytes:
         return bytes.fromhex(self._child.stdout.readline().decode())
 
+    def handle(self, data: bytes) -> bytes:
+        self._child.stdin.write(data.hex().encode() + b"\n")
+        self._child.stdin.flush()
+        return self.receive()
+
+    def vouch(self, sites: MemorySites, order: Message) -> None:
+        """Bring the witnesses that this process asks for before it serves ``order`` (B6)."""
+        needed = decode_message(self.handle(order.encode()), REPLIES)
+        assert isinstance(needed, WitnessesNeeded)
+        assert isinstance(sites.vouch("site-1", needed, self.handle), Standing)
+
     def kill(self) -> bytes | None:
         """SIGKILL; the reply, if it had left by then."""
         self._child.kill()
@@ -106,6 +120,7 @@ def _killed(server: HostileServer, order: Message, delay: float) -> StepReply:
     sites = server.sites
     sites.restart("site-1")
     with SiteProcess(sites.world.root / "site-1") as process:
+        process.vouch(sites, order)
         process.send(order)
         time.sleep(delay)
         before = process.kill()
@@ -192,7 +207,13 @@ def test_a_restored_backup_of_an_older_attempt_opens_no_seed(federation, tmp_pat
             "masked": server.agree_order(AgreeRequest(1, asked[0].hashes[:3])),
             "agreed": server.unmask_order(last[0]),
         }[step]
-        assert "cannot be opened" in server.refused(0, order).reason
+        reply = server.refused(0, order)
+        if step == "shared":  # without its debit, the others' witness stops it first (B6)
+            assert reply.kind == "IntegrityError"
+            with pytest.raises(PeerError, match="cannot be opened"):
+                sites.site("site-1").rounds.load(server.study, 1)
+        else:
+            assert "cannot be opened" in reply.reason
 
 
 def test_a_backup_restored_within_its_own_attempt_gives_no_second_addend(federation, tmp_path):
@@ -216,6 +237,8 @@ def test_two_processes_of_one_site_never_let_two_addends_of_one_attempt_leave(fe
         server = HostileServer(sites)
         path = sites.world.root / "site-1"
         with SiteProcess(path) as one, SiteProcess(path) as two:
+            for process in (one, two):
+                process.vouch(sites, ShareOrder(server.study, 1))
             for e in range(1, 7):
                 _, requests = server.mask_orders(server.share(e))
                 order = server.mask_order(requests[0])

@@ -16,6 +16,7 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 SECURITY, PROTOCOL = "security/test_attacks_{}.py", "protocol/test_{}.py"
 SURVIVORS, KEYS, MODEL = map(SECURITY.format, ("survivors", "keys", "model"))
+EVIDENCE = SECURITY.format("evidence")
 REPLAY, KILLS = map(SECURITY.format, ("replay", "restarts"))
 SECAGG, MESSAGES = PROTOCOL.format("secagg_attacks"), PROTOCOL.format("secagg_messages")
 SERVER, STATES = PROTOCOL.format("secagg_server"), PROTOCOL.format("secagg_states")
@@ -169,6 +170,9 @@ TABLE = {
     ),
     ROWS[12]: Shown(
         (
+            (EVIDENCE, "test_a_server_that_publishes_a_false_sum_is_caught_by_an_audit"),
+            (EVIDENCE, "test_evidence_that_proves_nothing_is_refused_and_true_evidence_taken"),
+            (EVIDENCE, "test_a_lie_is_caught_over_the_grid_that_flower_uses"),
             (MODEL, "test_a_false_sum_is_found_by_whoever_recomputes_it"),
             (MODEL, "test_a_false_sum_by_a_false_seed_or_a_smaller_set_is_found"),
             (SERVER, "test_every_part_of_a_transcript_is_checked"),
@@ -186,6 +190,7 @@ TABLE = {
     ),
     ROWS[14]: Shown(
         (
+            (MODEL, "test_a_model_whose_sum_was_opened_is_never_computed_on_again"),
             (MODEL, "test_a_repeated_model_brings_new_noise_a_debit_each_and_soon_a_refusal"),
             (MODEL, "test_a_model_that_was_passed_is_never_computed_on_again"),
         ),

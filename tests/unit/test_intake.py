@@ -12,8 +12,11 @@ import pytest
 from pydicom.uid import generate_uid
 from tests.dicom_cases import TOKEN, ct, encoded, image, noise
 
+from fedward_client.catalogue import Label
 from fedward_client.deidentify.outcome import Reason
-from fedward_client.intake.add import add_folder, deidentifier_of
+from fedward_client.intake import add, keeper
+from fedward_client.intake.add import add_folder, add_labels, deidentifier_of
+from fedward_client.intake.reconcile import Tally, reconcile
 from fedward_client.intake.table import add_table
 from fedward_client.site_folder import create_site, open_site
 from fedward_common.errors import OperatorError, StorageError
@@ -219,14 +222,34 @@ def test_a_report_holds_counts_only(site, pacs, tmp_path):
     assert "used: 4" in text
 
 
-def test_two_intakes_at_once_are_refused(site, pacs):
+def test_two_intakes_at_once_store_everything_once(site, pacs, monkeypatch):
+    """Another intake runs between the batches of this one."""
+    monkeypatch.setattr(keeper, "BATCH_FILES", 2)
+    reports = []
     with open_site(site.path) as other:
 
         def progress(done, total):
-            with pytest.raises(OperatorError, match="another intake"):
-                add_folder(other, pacs)
+            if done == 2:
+                reports.append(add_folder(other, pacs))
 
-        assert add_folder(site, pacs, progress=progress).used == 4
+        mine = add_folder(site, pacs, progress=progress)
+    (theirs,) = reports
+    assert (theirs.used, theirs.known) == (2, 2)
+    assert (mine.used, mine.duplicates) == (2, 2)
+    assert site.catalogue.counts()["instances"] == 4
+    for instance in site.catalogue.instances():
+        assert site.vault.get(instance.object_name)[128:132] == b"DICM"
+
+
+def test_a_site_that_stays_locked_is_an_error(site, pacs, monkeypatch):
+    monkeypatch.setattr(keeper, "LOCK_SECONDS", 0.1)
+    with (
+        open_site(site.path) as other,
+        keeper.exclusive(other),
+        pytest.raises(OperatorError, match="another intake"),
+    ):
+        add_folder(site, pacs)
+    assert add_folder(site, pacs).used == 4
 
 
 @pytest.mark.parametrize("limit", [3_000, 20_000])
@@ -243,13 +266,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(site, tmp_path,
         status = 0
         try:
             with open_site(site.path) as mine:
-                add_folder(mine, pacs)
+                add_folder(mine, pacs, jobs=1)
         except StorageError as error:
             status = 40 + ("\n" in str(error)) + error.exit_code
         os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 41
     assert stored(site) == EMPTY
-    assert add_folder(site, pacs).used == 40
+    assert add_folder(site, pacs, jobs=1).used == 40
 
 
 TABLE = "id,age,label,size\nP0,40,1,2.5\nP1,50.5,0,-1e3\n"
@@ -306,3 +329,67 @@ def test_no_later_file_moves_a_patient_between_the_splits(site, tmp_path):
     with pytest.raises(OperatorError, match=r"table\.csv: \d+ patients would move between train"):
         add_table(site, path, pseudonyms.patient)
     assert site.catalogue.labels() == before
+
+
+def test_what_no_label_covers_is_counted_by_patient_and_by_image(site, pacs, tmp_path):
+    study = generate_uid()
+    write(pacs / "a.dcm", image(noise((20, 20), 5), patient="P5", study=study))
+    write(pacs / "b.dcm", image(noise((20, 20), 6), patient="P5"))
+    report = add_folder(site, pacs, labels_file(tmp_path, f"study,{study},1,", "patient,P0,1,"))
+    assert (report.patients, report.patients_without_label) == (4, 2)
+    assert report.images_without_label == 3
+    assert report.patients_in_both_splits == 0
+
+
+def test_a_patient_in_both_splits_is_counted(site, pacs):
+    """Labels files cannot make one; a database that holds one anyway says so."""
+    add_folder(site, pacs)
+    patient = site.catalogue.instances()[0].patient
+    study = next(i.study for i in site.catalogue.instances() if i.patient == patient)
+    labels = [
+        Label("patient", patient, patient, "1", "train"),
+        Label("study", study, patient, "1", "holdout"),
+    ]
+    site.catalogue.add_labels(labels)
+    assert reconcile(Tally(0, 0), site.catalogue, site.split).patients_in_both_splits == 1
+
+
+def test_labels_may_be_added_later(site, pacs, tmp_path):
+    add_folder(site, pacs)
+    report = add_labels(site, labels_file(tmp_path, "patient,P0,1,", "patient,P1,0,"))
+    assert report.patients_without_label == 1
+    assert len(site.catalogue.labels()) == 2
+    with pytest.raises(OperatorError, match="not among the images"):
+        add_labels(site, labels_file(tmp_path, "patient,P77,1,"))
+
+
+def test_files_beyond_the_memory_are_read_again(site, pacs, monkeypatch):
+    """What the first pass cannot keep is the same in the second."""
+    monkeypatch.setattr(add, "MEMORY_BYTES", 0)
+    assert add_folder(site, pacs).used == 4
+
+
+def test_any_number_of_processes_gives_the_same_objects(site, tmp_path):
+    """Files, duplicates and refusals included, objects and counts are equal to the last bit."""
+    pacs = tmp_path / "many"
+    for number in range(40):
+        write(pacs / f"{number:02}.dcm", image(noise((20, 20), number), patient=f"P{number % 7}"))
+    twin = generate_uid()
+    for number in (3, 30):
+        ds = image(noise((20, 20), number + 50), patient="P1", instance=twin)
+        write(pacs / f"{number:02}b.dcm", ds)
+    write(pacs / "17b.dcm", image(noise((20, 20)), patient=""))
+    reports, contents = [], []
+    for jobs in (1, 2):
+        path = tmp_path / f"site-{jobs}"
+        create_site(path, "north")
+        for key in (site.path / "identity").iterdir():
+            (path / "identity" / key.name).write_bytes(key.read_bytes())
+        with open_site(path) as copy:
+            reports.append(add_folder(copy, pacs, jobs=jobs))
+            contents.append(
+                [(i, copy.vault.get(i.object_name)) for i in copy.catalogue.instances()]
+            )
+    assert reports[0] == reports[1]
+    assert (reports[0].used, reports[0].duplicates) == (41, 1)
+    assert contents[0] == contents[1]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import sqlite3
 import threading
 from dataclasses import replace
+from itertools import pairwise
 
+import dp_accounting
 import pytest
+from dp_accounting.pld import PLDAccountant
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.privacy_samples import GRADIENT
 
 from fedward_client.database import open_database, transaction
 from fedward_client.ledger import Allowance, Debit, Ledger
-from fedward_client.policy import AccountCap, Caps
+from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_common.errors import IntegrityError, OperatorError, PolicyRefusalError, StorageError
 from fedward_common.privacy.accounting import Mechanism, epsilon
 
@@ -101,6 +106,74 @@ def test_spending_equals_the_accountant_and_the_filter_is_a_little_above(ledger)
     assert spent.epsilon_worst_case_fixed == pytest.approx(epsilon(worst, 1e-5), abs=1e-3)
     assert spent.epsilon_worst_case is None
     assert ledger.spent("holdout", CAPS).debits == 0
+
+
+KINDS = tuple(
+    replace(GRADIENT, noise_multiplier=noise, sampling_rate=rate, scale=2.0**21)
+    for noise, rate in ((3.1, 0.05), (5.8, 0.2), (8.0, 1.0), (30.0, 1.0))
+)
+
+
+def told(events: list[tuple[float, float]]) -> float:
+    """The same events put to dp_accounting itself, one after another."""
+    accountant = PLDAccountant(value_discretization_interval=1e-4)
+    for noise, rate in events:
+        gaussian = dp_accounting.GaussianDpEvent(noise)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, gaussian))
+    return accountant.get_epsilon(1e-5)
+
+
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    history=st.lists(
+        st.tuples(st.sampled_from(KINDS), st.sampled_from(("train", "holdout")), st.integers(1, 3)),
+        min_size=1,
+        max_size=24,
+    ),
+    restarts=st.sets(st.integers(0, 23)),
+)
+def test_what_is_printed_equals_dp_accounting_for_any_history(tmp_path_factory, history, restarts):
+    """Both accounts, several studies, queries of both kinds, restarts anywhere, both epsilons."""
+    path = tmp_path_factory.mktemp("history") / "site.db"
+    caps = Caps(
+        train=AccountCap(epsilon=100.0, epsilon_worst_case=150.0, delta=1e-5),
+        holdout=AccountCap(epsilon=100.0, epsilon_worst_case=150.0, delta=1e-5),
+    )
+    ledger = Ledger(open_database(path))
+    before = dict.fromkeys(ACCOUNTS, 0.0)
+    for e, (query, account, study) in enumerate(history, start=1):
+        if e in restarts:
+            ledger = Ledger(open_database(path))
+        ledger.debit(Debit.of(query, study=bytes([study]) * 32, e=e, account=account), caps, ANY)
+        after = ledger._accounts[account].server.filtered(100.0, 1e-5)
+        assert after >= before[account]
+        before[account] = after
+    for account in ACCOUNTS:
+        mine = [query for query, used, _ in history if used == account]
+        spent = ledger.spent(account, caps)
+        assert spent.debits == len(mine)
+        if mine:
+            main = [(query.noise_multiplier, query.sampling_rate) for query in mine]
+            worst = [(query.noise_multiplier_of(1), query.sampling_rate) for query in mine]
+            assert spent.epsilon_fixed == pytest.approx(told(main), abs=1e-3)
+            assert spent.epsilon_worst_case_fixed == pytest.approx(told(worst), abs=1e-3)
+            assert spent.epsilon >= spent.epsilon_fixed - 1e-9
+            assert spent.epsilon_worst_case >= spent.epsilon_worst_case_fixed - 1e-9
+
+
+def test_a_course_ends_where_the_forecast_does(ledger):
+    ledger.debit(gradient(1), CAPS, ANY)
+    queries = [COUNT, replace(GRADIENT, rounds=40)]
+    steps = [0, 1, 20, 41, 51]
+    course = ledger.course("train", queries, 10, CAPS, steps)
+    assert [point.debits for point in course] == [1 + step for step in steps]
+    assert course[0].epsilon == ledger.spent("train", CAPS).epsilon
+    end = ledger.forecast("train", queries, 10, CAPS)
+    assert course[-1].epsilon == pytest.approx(end.epsilon)
+    assert course[-1].epsilon_fixed == pytest.approx(end.epsilon_fixed, abs=1e-2)
+    assert all(a.epsilon < b.epsilon for a, b in pairwise(course))
 
 
 def test_debits_stop_at_the_cap_and_leave_no_trace_past_it(ledger):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedward_client.cli import budget, images, plans, site
+from fedward_client.cli import audit as audit_commands
+from fedward_client.cli import budget, images, network, plans, site
 from fedward_common.command import new_app, run_command
 
 NAME = "fedward-client"
@@ -16,6 +17,8 @@ audit = new_app("audit", "The record of what was decided and what left.")
 app.command()(site.init)
 app.command()(site.status)
 app.command()(images.add)
+app.command()(network.receive)
+app.command()(network.fetch)
 app.command()(images.deidentify)
 app.command()(images.describe)
 app.command()(images.predict)
@@ -28,6 +31,7 @@ ledger.command("show")(budget.show)
 ledger.command("verify")(budget.verify)
 ledger.command("forecast")(budget.forecast)
 audit.command("verify")(budget.verify_log)
+audit.command("round")(audit_commands.round_)
 for group in (members, plan, ledger, audit):
     app.add_typer(group)
 

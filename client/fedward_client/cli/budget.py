@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,44 +11,44 @@ from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tel
 
 if TYPE_CHECKING:
     from fedward_client.chain import Head
-    from fedward_client.policy import AccountCap
-    from fedward_client.site import Site
-    from fedward_client.spending import Spent
-    from fedward_common.study import Study
 
 
 def show(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Show what was spent, against the caps.
+    """Show what was spent, by whom, against the caps.
+
+    Every attempt counts, whether or not a sum came of it: nothing is refunded.
 
     Example: fedward-client ledger show
     """
+    from fedward_client.cli.budget_view import (
+        account_lines,
+        accounts_json,
+        entries_json,
+        entry_lines,
+    )
     from fedward_client.site import open_site
 
     with open_site(site) as opened:
-        spent = Counter(
-            (debit.account, debit.study.hex(), debit.query) for debit in opened.ledger.entries()
-        )
         if as_json:
-            debits = [
-                {"account": account, "study": study, "query": query, "attempts": attempts}
-                for (account, study, query), attempts in spent.items()
-            ]
-            tell_json({"accounts": accounts_json(opened), "debits": debits})
-            return
-        tell(account_lines(opened))
-        for (account, study, query), attempts in spent.items():
-            tell((f"  {account}: study {study[:16]}, query {query}, attempts {attempts}",))
+            tell_json({"accounts": accounts_json(opened), "debits": entries_json(opened)})
+        else:
+            tell((*entry_lines(opened), *account_lines(opened)))
 
 
 def verify(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Recompute the ledger's hash chain.
+    """Recompute the ledger's hash chain, without the network.
+
+    A ledger that was cut and mended is told from the site's log of what left.
 
     Example: fedward-client ledger verify
     """
     from fedward_client.site import open_site
+    from fedward_client.witness import check_log
 
     with open_site(site) as opened:
-        _tell_heads({"ledger": opened.ledger.verify()}, as_json=as_json)
+        head = opened.ledger.verify()
+        check_log(opened)
+        _tell_heads({"ledger": head}, as_json=as_json)
 
 
 def verify_log(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
@@ -60,107 +57,53 @@ def verify_log(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> 
     Example: fedward-client audit verify
     """
     from fedward_client.site import open_site
+    from fedward_client.witness import check_log
 
     with open_site(site) as opened:
         heads = {"ledger": opened.ledger.verify(), "audit": opened.audit.verify()}
+        check_log(opened)
         _tell_heads(heads, as_json=as_json)
 
 
 def forecast(
     plan: Annotated[Path, typer.Argument(help="A plan, signed or not.")],
     site: SiteOption = DEFAULT_SITE,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it as well: FILE.png or FILE.svg.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the accounts as they would stand after a plan.
+    """Show what a plan would cost, and what it would leave.
 
     All the attempts that the plan allows are counted, because no debit is ever refunded.
 
-    Example: fedward-client ledger forecast study.plan
+    Example: fedward-client ledger forecast study.plan --plot forecast.png
     """
+    from fedward_client.cli.budget_view import outlook_json, outlook_table
+    from fedward_client.outlook import outlooks
     from fedward_client.site import open_site
     from fedward_common.plan.files import read_plan
     from fedward_common.study import Study
+    from fedward_common.text import printable
 
+    if plot is not None:
+        from fedward_client.cli.forecast_chart import check_picture, draw_forecast
+
+        check_picture(plot)
     study = Study(read_plan(plan), str(plan))
+    name = printable(study.plan.study.name)
     with open_site(site) as opened:
-        if as_json:
-            tell_json(forecast_json(opened, study))
-        else:
-            tell(forecast_lines(opened, study))
-
-
-def accounts_json(site: Site) -> dict[str, Any]:
-    """Every account: what was spent, and its cap."""
-    return {name: _record(spent, cap) for name, spent, cap in _accounts(site)}
-
-
-def account_lines(site: Site) -> tuple[str, ...]:
-    """The same for a person, one line an account."""
-    return tuple(f"account {name}: {_words(spent, cap)}" for name, spent, cap in _accounts(site))
-
-
-def forecast_json(site: Site, study: Study) -> dict[str, Any]:
-    """Every account that the study uses, as it would stand after the whole plan."""
-    return {name: _record(after, cap) for name, after, cap in _after(site, study)}
-
-
-def forecast_lines(site: Site, study: Study) -> tuple[str, ...]:
-    """The same for a person, one line an account."""
-    return tuple(
-        f"account {name} after this plan: {_words(after, cap)}" + _verdict(after, cap)
-        for name, after, cap in _after(site, study)
-    )
-
-
-def _accounts(site: Site) -> list[tuple[str, Spent, AccountCap]]:
-    from fedward_client.policy import ACCOUNTS
-
-    caps = site.policy.caps
-    return [(name, site.ledger.spent(name, caps), caps.of(name)) for name in ACCOUNTS]
-
-
-def _after(site: Site, study: Study) -> list[tuple[str, Spent, AccountCap]]:
-    from fedward_common.guarantee import accounts_of
-
-    caps = site.policy.caps
-    extra = study.plan.schedule.maximum_attempts - study.total_rounds
-    return [
-        (name, site.ledger.forecast(name, queries, extra, caps), caps.of(name))
-        for name, queries in accounts_of(study).items()
-        if queries
-    ]
-
-
-def _record(spent: Spent, cap: AccountCap) -> dict[str, Any]:
-    """JSON has no infinity: an epsilon past any bound is null."""
-    figures = {
-        name: None if isinstance(value, float) and math.isinf(value) else value
-        for name, value in asdict(spent).items()
-    }
-    return {**figures, "cap": cap.epsilon, "cap_worst_case": cap.epsilon_worst_case}
-
-
-def _words(spent: Spent, cap: AccountCap) -> str:
-    worst = spent.epsilon_worst_case
-    shown = spent.epsilon_worst_case_fixed if worst is None else worst
-    limit = "no cap" if cap.epsilon_worst_case is None else f"cap {cap.epsilon_worst_case:g}"
-    return (
-        f"epsilon {_figure(spent.epsilon)} of {cap.epsilon:g} at delta {spent.delta:g} "
-        f"(as if fixed in advance {_figure(spent.epsilon_fixed)}); worst case {_figure(shown)}, "
-        f"{limit}; attempts {spent.debits}"
-    )
-
-
-def _verdict(after: Spent, cap: AccountCap) -> str:
-    worst, limit = after.epsilon_worst_case, cap.epsilon_worst_case
-    over = after.epsilon > cap.epsilon or (
-        worst is not None and limit is not None and worst > limit
-    )
-    return ": over the cap" if over else ""
-
-
-def _figure(epsilon: float) -> str:
-    return "without bound" if math.isinf(epsilon) else f"{epsilon:.3f}"
+        caps = opened.policy.caps
+        accounts = list(outlooks(opened.ledger, caps, study))
+        if plot is not None:
+            title = f"What study {name} would cost the patients of {opened.name}"
+            draw_forecast(plot, title, opened.ledger, caps, accounts)
+    if as_json:
+        tell_json({item.account: outlook_json(item) for item in accounts})
+        return
+    tell(line for item in accounts for line in outlook_table(item))
+    if plot is not None:
+        tell((f"picture: {plot}",))
 
 
 def _tell_heads(heads: dict[str, Head], *, as_json: bool) -> None:

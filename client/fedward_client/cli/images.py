@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from fedward_client.cli.options import (
     DEFAULT_SITE,
+    JobsOption,
     JsonOption,
     SiteOption,
     progress_bar,
     tell,
     tell_json,
+    tell_report,
 )
 from fedward_common.errors import OperatorError
 from fedward_common.text import printable
@@ -31,7 +33,12 @@ ProfileOption = Annotated[
 
 
 def add(
-    path: Annotated[Path, typer.Argument(help="A DICOM file, a folder of them, or a table.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A DICOM file, a folder of them, or a table; nothing to add labels only."
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="CSV with the header level,id,label,split.")
     ] = None,
@@ -41,32 +48,41 @@ def add(
     table: Annotated[
         bool, typer.Option("--table", help="PATH is a CSV table: identifier, label, features.")
     ] = False,
+    jobs: JobsOption = 0,
     site: SiteOption = DEFAULT_SITE,
     as_json: JsonOption = False,
 ) -> None:
     """De-identify images and store them encrypted.
 
     What is stored already is skipped; a broken file or label stops everything before it begins.
+    Labels alone are for images that were received or fetched.
 
     Example: fedward-client add /pacs/export --labels labels.csv
     """
-    from fedward_client.intake.add import add_folder
+    from fedward_client.intake.add import add_folder, add_labels
     from fedward_client.site_folder import open_site
 
-    if table and (labels or skip_unreadable):
-        raise OperatorError(f"{path}: a table holds its labels; leave out the other options")
+    if table and (labels or skip_unreadable or path is None):
+        raise OperatorError(f"{path or 'PATH'}: a table holds its labels; leave out other options")
+    if path is None and (labels is None or skip_unreadable):
+        raise OperatorError("PATH: give a DICOM file or a folder of them, or --labels alone")
     with open_site(site) as folder:
-        if table:
+        if path is None:
+            report = add_labels(folder, cast("Path", labels))
+        elif table:
             _add_table(folder, path, as_json=as_json)
             return
-        with progress_bar("de-identifying", quiet=as_json) as progress:
-            report = add_folder(
-                folder, path, labels, skip_unreadable=skip_unreadable, progress=progress
-            )
-    if as_json:
-        tell_json(asdict(report))
-    else:
-        tell(report.lines())
+        else:
+            with progress_bar("de-identifying", quiet=as_json) as progress:
+                report = add_folder(
+                    folder,
+                    path,
+                    labels,
+                    skip_unreadable=skip_unreadable,
+                    jobs=jobs,
+                    progress=progress,
+                )
+    tell_report(report, as_json=as_json)
 
 
 def deidentify(
@@ -79,6 +95,14 @@ def deidentify(
     report: Annotated[
         Path | None, typer.Option("--report", help="A JSON line for every input file.")
     ] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--contact-sheet",
+            help="PNG of what was blanked; it shows original pixels, so keep it to yourself.",
+        ),
+    ] = None,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write de-identified copies for release.
@@ -87,15 +111,23 @@ def deidentify(
 
     Example: fedward-client deidentify export clean --key-file key.hex --report report.jsonl
     """
-    from fedward_client.deidentify.engine import Deidentifier
     from fedward_client.deidentify.profile import Profile
     from fedward_client.deidentify.release import release_folder
+    from fedward_client.deidentify.workers import Method
     from fedward_client.site_folder import load_key
 
     chosen = Profile() if profile is None else Profile.load(profile)
-    engine = Deidentifier(load_key(key_file), chosen)
+    method = Method(load_key(key_file), chosen)
     with progress_bar("de-identifying", quiet=as_json) as progress:
-        outcome = release_folder(source, out, engine, report=report, progress=progress)
+        outcome = release_folder(
+            source,
+            out,
+            method,
+            report=report,
+            sheet=contact_sheet,
+            jobs=jobs,
+            progress=progress,
+        )
     if as_json:
         tell_json(outcome.to_json())
     else:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+
+if TYPE_CHECKING:
+    from fedward_client.intake.reconcile import Reconciliation
 
 SiteOption = Annotated[
     Path,
@@ -21,6 +25,10 @@ SiteOption = Annotated[
         show_default=False,
         help="The site's folder; FEDWARD_SITE or ./site without it.",
     ),
+]
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", help="Processes that de-identify; 0 is one a core.", min=0, max=256),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
 
@@ -36,6 +44,14 @@ def tell(lines: Iterable[str]) -> None:
 def tell_json(value: Any) -> None:
     """Print one JSON value for a script."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def tell_report(report: Reconciliation, *, as_json: bool) -> None:
+    """Print what became of the files of an intake, in counts."""
+    if as_json:
+        tell_json(asdict(report))
+    else:
+        tell(report.lines())
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def _review_lines(site: Site, record: StudyRecord, outcome: Review) -> tuple[str
 
 
 def _verdict_lines(site: Site, study: Study, outcome: Review) -> tuple[str, ...]:
-    from fedward_client.cli.budget import forecast_lines
+    from fedward_client.cli.budget_view import forecast_lines
 
     budget = under("This site's budget", forecast_lines(site, study))
     if outcome.refusals:
@@ -169,11 +169,11 @@ def _has_begun(record: StudyRecord) -> bool:
     """Then its debits are in the ledger already, and there is nothing left to decide."""
     from fedward_client.studies import StudyState
 
-    return record.state in (StudyState.RUNNING, StudyState.FINISHED)
+    return record.state in (StudyState.RUNNING, StudyState.FINISHED, StudyState.STOPPED)
 
 
 def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, Any]:
-    from fedward_client.cli.budget import forecast_json
+    from fedward_client.cli.budget_view import forecast_json
     from fedward_common.explain import explain
     from fedward_common.study import Study
 

@@ -83,7 +83,7 @@ def status(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None
 
     Example: fedward-client status --json
     """
-    from fedward_client.cli.budget import account_lines, accounts_json
+    from fedward_client.cli.budget_view import account_lines, accounts_json
     from fedward_client.site import open_site
 
     with open_site(site) as opened:

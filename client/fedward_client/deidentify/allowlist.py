@@ -131,7 +131,7 @@ NUMBERS: Mapping[str, tuple[float, float]] = {
     "ImagingFrequency": (0, 2000), "NumberOfAverages": (0, 10_000), "EchoNumbers": (0, 1000),
     "EchoTrainLength": (0, 10_000), "PercentSampling": (0, 1000),
     "PercentPhaseFieldOfView": (0, 1000), "PixelBandwidth": (0, 100_000),
-    "NumberOfPhaseEncodingSteps": (0, 10_000), "AcquisitionMatrix": (0, 65_535), "SAR": (0, 1000),
+    "NumberOfPhaseEncodingSteps": (0, 10_000), "AcquisitionMatrix": (0, 8192), "SAR": (0, 1000),
     "dBdt": (0, 10_000), "DiffusionBValue": (0, 100_000), "TriggerTime": (0, 1_000_000),
     "NumberOfSlices": (0, 65_535), "NumberOfTimeSlices": (0, 65_535), "ImageIndex": (0, 65_535),
     "ActualFrameDuration": (0, 100_000_000), "FrameReferenceTime": (-1e9, 1e9),
@@ -170,8 +170,18 @@ IMAGE_CLASSES = frozenset("1.2.840.10008.5.1.4.1.1." + suffix for suffix in (
 ))  # fmt: skip
 """Storage SOP classes of images (PS3.4 B.5), without whole-slide, video and segmentation."""
 
+CROSS_SECTION_CLASSES = frozenset(
+    "1.2.840.10008.5.1.4.1.1." + suffix for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")
+)
+"""CT and MR: from a stack of these a face can be rendered, whatever Modality says."""
+
 DOCUMENT_CLASSES = "1.2.840.10008.5.1.4.1.1.104."
-SECONDARY_CAPTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
+CAPTURE_CLASSES = frozenset(
+    "1.2.840.10008.5.1.4.1.1." + suffix
+    for suffix in ("7", "7.1", "7.2", "7.3", "7.4", "77.1.1", "77.1.2", "77.1.4")
+)
+"""Secondary captures, and pictures by a camera, in which captions and faces are as likely."""
+
 ULTRASOUND_CLASSES = frozenset(
     "1.2.840.10008.5.1.4.1.1." + suffix for suffix in ("6.1", "3.1", "6", "3")
 )
@@ -195,8 +205,3 @@ REGION_CODES: Mapping[tuple[str, str], str] = {
     ("SRT", "T-D0010"): "Whole body",
 }  # fmt: skip
 """Anatomic region codes that are kept, with the meaning that is written (never the file's own)."""
-
-HEAD_MEANINGS = frozenset(("Head", "Brain", "Skull", "Face", "Head and Neck"))
-HEAD_PARTS = _terms("HEAD BRAIN SKULL FACE HEADNECK SINUS ORBIT JAW MAXILLA NOSE SCALP ZYGOMA "
-                    "MOUTH CHEEK EYE EYELID EAR CIRCLEOFWILLIS CEREBELLUM")  # fmt: skip
-"""Declared regions from whose CT or MR a face could be rendered."""

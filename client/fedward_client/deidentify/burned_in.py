@@ -1,8 +1,9 @@
 """Clean Pixel Data (PS3.15 E.3.1): what is written into the pixels themselves.
 
-Three nets, none of which trusts BurnedInAnnotation: ultrasound keeps only its declared regions; the
+Nets, none of which trusts BurnedInAnnotation: ultrasound keeps only its declared regions; the
 profile's masks blank what a known device writes at known places; a text finder looks at every
-frame. An image in which none of them finds anything keeps every bit.
+frame; and a trained detector, if it is installed, at every file. An image in which none of them
+finds anything keeps every bit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedward_client.deidentify import allowlist
+from fedward_client.deidentify import allowlist, ocr
 from fedward_client.deidentify.container import Elements
 from fedward_client.deidentify.outcome import Action, Reason, RefusalError
 from fedward_client.deidentify.pixels import Pixels
@@ -89,8 +90,8 @@ def _masks(pixels: Pixels, modality: str, profile: Profile) -> list[Box]:
 def _without_text(pixels: Pixels, profile: Profile, done: list[Action]) -> Pixels:
     if profile.pixels.text == "off":
         return pixels
+    boxes = [*_text_boxes(pixels), *_model_boxes(pixels, profile)]
     for _ in range(MAX_PASSES):
-        boxes = _text_boxes(pixels)
         if not boxes:
             return pixels
         if profile.pixels.text == "quarantine":
@@ -98,6 +99,7 @@ def _without_text(pixels: Pixels, profile: Profile, done: list[Action]) -> Pixel
         done.append(Action.TEXT)
         for box in boxes:
             pixels = _blank(pixels, [box], _background(pixels, box))
+        boxes = _text_boxes(pixels)
     raise RefusalError(Reason.BURNED_IN_TEXT)
 
 
@@ -105,9 +107,29 @@ def _text_boxes(pixels: Pixels) -> list[Box]:
     """Text of any frame: an overlay stays in place, so its box is blanked in all of them."""
     boxes: dict[Box, None] = {}
     for frame in pixels.values:
-        for sample in range(frame.shape[-1]):
-            boxes.update(dict.fromkeys(find_text(frame[..., sample])))
+        for plane in _planes(frame):
+            boxes.update(dict.fromkeys(find_text(plane)))
     return list(boxes)
+
+
+def _planes(frame: NDArray[Any]) -> list[NDArray[Any]]:
+    """The samples of a frame, each alone; one of them if it is grey."""
+    planes = [frame[..., sample] for sample in range(frame.shape[-1])]
+    if all(np.array_equal(plane, planes[0]) for plane in planes[1:]):
+        return planes[:1]
+    return planes
+
+
+def _model_boxes(pixels: Pixels, profile: Profile) -> list[Box]:
+    """Text that the trained detector sees: once a file, where the brightest of all frames shows it.
+
+    A file is judged by itself alone, never by the layout of others: their texts differ, and what
+    becomes of a file must not depend on which files came before it.
+    """
+    wanted = profile.pixels.ocr
+    if wanted == "off" or (wanted == "auto" and not ocr.is_installed()):
+        return []
+    return ocr.find_text_by_model(pixels.values.max(axis=(0, 3)))
 
 
 def _blank(pixels: Pixels, boxes: list[Box], value: NDArray[Any]) -> Pixels:

@@ -13,8 +13,11 @@ from collections.abc import Callable
 
 Check = Callable[[bytes], bytes | None]
 
-MAX_VALUES = 1024
+MAX_VALUES = 64
 """Values of one attribute; more (a per-frame vector) than this is not plausible."""
+
+_TEXT_BYTES = 8
+_PRINTABLE = frozenset(range(0x20, 0x7F)) | {0}
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
 _INTEGER = re.compile(r"[+-]?\d{1,12}")
@@ -49,17 +52,19 @@ def codes(terms: frozenset[str]) -> Check:
     return check
 
 
-def numbers(vr: str, low: float, high: float) -> Check:
-    """Allow numbers within [low, high]; text numbers (DS, IS) keep their exact digits."""
-    return _text_numbers(vr, low, high) if vr in ("DS", "IS") else _binary(_BINARY[vr], low, high)
+def numbers(vr: str, low: float, high: float, most: int = MAX_VALUES) -> Check:
+    """Allow up to ``most`` numbers within [low, high]; text numbers (DS, IS) keep their digits."""
+    if vr in ("DS", "IS"):
+        return _text_numbers(vr, low, high, most)
+    return _binary(_BINARY[vr], low, high, most)
 
 
-def _text_numbers(vr: str, low: float, high: float) -> Check:
+def _text_numbers(vr: str, low: float, high: float, most: int) -> Check:
     form = _DECIMAL if vr == "DS" else _INTEGER
 
     def check(raw: bytes) -> bytes | None:
         parts = values_of(raw)
-        if parts is None or len(parts) > MAX_VALUES:
+        if parts is None or len(parts) > most:
             return None
         for part in parts:
             if part and (form.fullmatch(part) is None or not low <= float(part) <= high):
@@ -69,17 +74,22 @@ def _text_numbers(vr: str, low: float, high: float) -> Check:
     return check
 
 
-def _binary(code: str, low: float, high: float) -> Check:
+def _binary(code: str, low: float, high: float, most: int) -> Check:
     width = struct.calcsize("<" + code)
 
     def check(raw: bytes) -> bytes | None:
         count, rest = divmod(len(raw), width)
-        if rest or count > MAX_VALUES:
+        if rest or count > most or _may_be_text(raw):
             return None
         values = struct.unpack(f"<{count}{code}", raw)
         return raw if all(math.isfinite(v) and low <= v <= high for v in values) else None
 
     return check
+
+
+def _may_be_text(raw: bytes) -> bool:
+    """True for bytes that are letters throughout: a name could pass for numbers."""
+    return len(raw) >= _TEXT_BYTES and any(raw) and _PRINTABLE.issuperset(raw)
 
 
 def uids(replace: Callable[[str], str | None]) -> Check:

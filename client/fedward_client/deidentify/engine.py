@@ -6,24 +6,20 @@ if its class, its pixels and its identifiers are understood. Input is never modi
 
 from __future__ import annotations
 
-import logging
 import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
 
-from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from fedward_client.deidentify import allowlist
+from fedward_client.deidentify.annex_e import build_rules
 from fedward_client.deidentify.burned_in import clean_pixels
 from fedward_client.deidentify.checks import is_uid, padded
 from fedward_client.deidentify.container import Element, Elements, write_file
 from fedward_client.deidentify.decoding import PIXEL_DATA
-from fedward_client.deidentify.header import HeaderCleaner, Log, text_value
+from fedward_client.deidentify.header import HeaderCleaner, Log
+from fedward_client.deidentify.heads import BODY_PART, declares_head
+from fedward_client.deidentify.luts import settle_tables
+from fedward_client.deidentify.marks import marks_of
 from fedward_client.deidentify.outcome import (
     Action,
     Cleaned,
@@ -32,24 +28,18 @@ from fedward_client.deidentify.outcome import (
     Reason,
     RefusalError,
 )
+from fedward_client.deidentify.parsing import parse, silence
 from fedward_client.deidentify.pixels import Pixels, check_length, read_pixels
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.pseudonyms import Pseudonyms
-from fedward_client.deidentify.rules import build_rules, tag_of
+from fedward_client.deidentify.reading import text_value
+from fedward_client.deidentify.rules import tag_of
 from fedward_common.secret import SecretBytes
 
-METHOD = "fedward 0.1: allow-list after PS3.15 E.1"
 _SOP_CLASS, _INSTANCE = tag_of("SOPClassUID"), tag_of("SOPInstanceUID")
 _STUDY, _SERIES = tag_of("StudyInstanceUID"), tag_of("SeriesInstanceUID")
 _PATIENT_ID, _PATIENT_NAME = tag_of("PatientID"), tag_of("PatientName")
-_OPTION_CODES = {
-    "uids": ("113110", "Retain UIDs Option"),
-    "device": ("113109", "Retain Device Identity Option"),
-    "institution": ("113112", "Retain Institution Identity Option"),
-    "patient": ("113108", "Retain Patient Characteristics Option"),
-    "dates-full": ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
-    "dates-modified": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
-}
+_FACE = tag_of("RecognizableVisualFeatures")
 
 
 class Deidentifier:
@@ -62,12 +52,15 @@ class Deidentifier:
     def __init__(self, secret: SecretBytes, profile: Profile | None = None) -> None:
         self.profile = profile or Profile()
         self.pseudonyms = Pseudonyms(secret)
-        self._header = HeaderCleaner(build_rules(self.profile, self.pseudonyms))
+        rules = build_rules(self.profile, self.pseudonyms)
+        keeps_private = self.profile.retain.safe_private
+        self._header = HeaderCleaner(rules, keeps_private=keeps_private)
+        self._marks = marks_of(self.profile)
 
     def deidentify(self, source: bytes | Dataset) -> Cleaned | Quarantined:
         """Return the cleaned file, or the reason why ``source`` is not used."""
         try:
-            with _silence():
+            with silence():
                 return self._clean(parse(source))
         except RefusalError as error:
             return Quarantined(error.reason)
@@ -78,7 +71,7 @@ class Deidentifier:
         Raises:
             RefusalError: broken, or refused by its class or its identifiers.
         """
-        with _silence():
+        with silence():
             parsed = parse(source)
             _known_class(parsed)
             identifiers, _ = self._identify(parsed)
@@ -113,24 +106,39 @@ class Deidentifier:
         log: Log = []
         header = self._header.clean(source, self.pseudonyms.shift_seconds(patient), log)
         modality = _text(header, tag_of("Modality"))
-        self._check_policy(header, sop_class, modality)
+        self._check_capture(sop_class, modality)
+        if modality in ("CT", "MR") or sop_class in allowlist.CROSS_SECTION_CLASSES:
+            self._check_head(source, header, log)
         syntax = str(source.file_meta.TransferSyntaxUID)
         pixels, actions = read_pixels(source, header, syntax)
         pixels, more = clean_pixels(pixels, header, sop_class, modality, self.profile)
         log += [(PIXEL_DATA, action) for action in (*actions, *more)]
         self._add_identity(header, identifiers, log)
+        settle_tables(header, is_signed=pixels.is_signed)
         _add_pixels(header, pixels)
         data = write_file(header, sop_class, identifiers.instance)
         return Cleaned(data, identifiers, modality, tuple(log))
 
-    def _check_policy(self, header: Elements, sop_class: str, modality: str) -> None:
-        rules = self.profile.pixels
-        is_capture = sop_class.startswith(allowlist.SECONDARY_CAPTURE_CLASSES) or modality == "SC"
-        if is_capture and rules.secondary_capture == "quarantine":
+    def _check_capture(self, sop_class: str, modality: str) -> None:
+        is_capture = sop_class in allowlist.CAPTURE_CLASSES or modality == "SC"
+        if is_capture and self.profile.pixels.secondary_capture == "quarantine":
             raise RefusalError(Reason.SECONDARY_CAPTURE)
-        shows_face = modality in ("CT", "MR") and _is_head(header)
-        if shows_face and rules.head_ct_mr == "quarantine":
+
+    def _check_head(self, source: Dataset, header: dict[int, Element], log: Log) -> None:
+        """Refuse CT and MR of a declared head, unless declared defaced (PS3.15 E.3.2).
+
+        What declares no region counts as no head; the log warns of it.
+        """
+        is_head = declares_head(source)
+        if is_head is None:
+            log.append((BODY_PART, Action.NO_REGION))
+        if not is_head:
+            return
+        is_defaced = text_value(source, _FACE) == "NO"
+        if not is_defaced and self.profile.pixels.head_ct_mr == "quarantine":
             raise RefusalError(Reason.HEAD)
+        header[_FACE] = ("CS", padded("NO" if is_defaced else "YES", "CS"))
+        log.append((_FACE, Action.ADDED))
 
     def _add_identity(self, header: dict[int, Element], identifiers: Identifiers, log: Log) -> None:
         who = identifiers
@@ -139,69 +147,8 @@ class Deidentifier:
         for tag, uid in ((_STUDY, who.study), (_SERIES, who.series), (_INSTANCE, who.instance)):
             header[tag] = ("UI", padded(uid, "UI"))
         log += [(_PATIENT_ID, Action.PSEUDONYM), (_PATIENT_NAME, Action.PSEUDONYM)]
-        dates = {"none": "REMOVED", "modified": "MODIFIED", "full": "UNMODIFIED"}
-        marks: dict[int, Element] = {
-            0x00120062: ("CS", padded("YES", "CS")),
-            0x00120063: ("LO", padded(METHOD, "LO")),
-            0x00120064: ("SQ", self._method_codes()),
-            0x00280301: ("CS", padded("NO", "CS")),
-            0x00280303: ("CS", padded(dates[self.profile.retain.dates], "CS")),
-        }
-        header.update(marks)
-        log += [(tag, Action.ADDED) for tag in marks]
-
-    def _method_codes(self) -> list[Elements]:
-        always = (
-            ("113100", "Basic Application Confidentiality Profile"),
-            ("113101", "Clean Pixel Data Option"),
-            ("113103", "Clean Graphics Option"),
-        )
-        chosen = (_OPTION_CODES[option] for option in sorted(self.profile.options))
-        return [
-            {
-                0x00080100: ("SH", padded(code, "SH")),
-                0x00080102: ("SH", padded("DCM", "SH")),
-                0x00080104: ("LO", padded(meaning, "LO")),
-            }
-            for code, meaning in (*always, *chosen)
-        ]
-
-
-def parse(source: bytes | Dataset) -> Dataset:
-    """Parse a DICOM file; a data set is encoded first, so that both take the same path.
-
-    Raises:
-        RefusalError: not DICOM, malformed or truncated.
-    """
-    try:
-        if isinstance(source, Dataset):
-            buffer = BytesIO()
-            dcmwrite(buffer, source, enforce_file_format=True)
-            source = buffer.getvalue()
-        parsed = dcmread(BytesIO(source))
-    except InvalidDicomError as error:
-        raise RefusalError(Reason.NOT_DICOM) from error
-    except (EOFError, zlib.error) as error:
-        raise RefusalError(Reason.TRUNCATED) from error
-    except Exception as error:  # a parser may raise anything on hostile bytes
-        raise RefusalError(Reason.MALFORMED) from error
-    if "TransferSyntaxUID" not in parsed.file_meta:
-        raise RefusalError(Reason.MALFORMED)
-    return parsed
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Silence the parser: its warnings and its log quote the values that they complain about."""
-    logger = logging.getLogger("pydicom")
-    was_disabled = logger.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.disabled = True
-        try:
-            yield
-        finally:
-            logger.disabled = was_disabled
+        header.update(self._marks)
+        log += [(tag, Action.ADDED) for tag in self._marks]
 
 
 def _known_class(source: Dataset) -> str:
@@ -213,15 +160,6 @@ def _known_class(source: Dataset) -> str:
     if sop_class not in allowlist.IMAGE_CLASSES:
         raise RefusalError(Reason.UNKNOWN_SOP_CLASS)
     return sop_class
-
-
-def _is_head(header: Elements) -> bool:
-    if _text(header, tag_of("BodyPartExamined")) in allowlist.HEAD_PARTS:
-        return True
-    _, items = header.get(tag_of("AnatomicRegionSequence"), ("SQ", []))
-    return not isinstance(items, bytes) and any(
-        _text(item, 0x00080104) in allowlist.HEAD_MEANINGS for item in items
-    )
 
 
 def _text(elements: Elements, tag: int) -> str:

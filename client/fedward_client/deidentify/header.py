@@ -6,26 +6,35 @@ It works on raw values: what is not written is never decoded, which is both safe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from fedward_client.deidentify import allowlist, dates
+from fedward_client.deidentify import dates, private
 from fedward_client.deidentify.checks import padded, values_of
-from fedward_client.deidentify.container import Element, Elements
+from fedward_client.deidentify.container import Element, Elements, encode_elements
 from fedward_client.deidentify.outcome import Action, Reason, RefusalError
+from fedward_client.deidentify.reading import (
+    guarded,
+    holds_name,
+    name_parts,
+    raw_value,
+    text_value,
+)
 from fedward_client.deidentify.rules import Rule, tag_of
+
+__all__ = ["HeaderCleaner", "Log", "number_of", "raw_value", "text_value"]
 
 MAX_DEPTH = 8
 """Sequences nested deeper than this are removed."""
 
+MAX_ELEMENTS = 1_000_000
+"""Attributes of one file, those in sequences included; more is an attack on time and memory."""
+
 _MAX_ELEMENT = 65_534
-_REGION = tag_of("AnatomicRegionSequence")
-_CODE_VALUE, _SCHEME, _MEANING = 0x00080100, 0x00080102, 0x00080104
-_SWAPPED_WIDTH = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}
 _TIME_OF_DATE = {
     tag_of(date): tag_of(time)
     for date, time in (
@@ -33,84 +42,133 @@ _TIME_OF_DATE = {
         ("AcquisitionDate", "AcquisitionTime"), ("InstanceCreationDate", "InstanceCreationTime"),
     )
 }  # fmt: skip
+_NAMES = tuple(
+    map(
+        tag_of,
+        (
+            "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName",
+            "PatientMotherBirthName", "PatientBirthDate", "PatientAddress", "AccessionNumber",
+            "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
+            "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "RequestingPhysician",
+            "ResponsiblePerson", "ConsultingPhysicianName",
+        ),
+    )
+)  # fmt: skip
+"""Where a file names its people: kept text may hold none of these words."""
 
 Log = list[tuple[int, Action]]
 
 
+@dataclass
+class _Run:
+    """One file's cleaning: its time shift in seconds, its people's names, and the log."""
+
+    shift: int
+    names: frozenset[str]
+    log: Log
+
+
+@dataclass
+class _Cleaned:
+    """A data set in the making; times wait until all of them are read."""
+
+    elements: dict[int, Element] = field(default_factory=dict)
+    times: dict[int, tuple[Rule, bytes]] = field(default_factory=dict)
+
+
 class HeaderCleaner:
-    """Cleans data sets by ``rules``. Pixel data is not its business: it has no rule."""
+    """Cleans data sets by ``rules``. Pixel data is not its business: it has no rule.
 
-    def __init__(self, rules: Mapping[int, Rule]) -> None:
+    ``keeps_private``: safe private attributes stay (PS3.15 E.3.10).
+    """
+
+    def __init__(self, rules: Mapping[int, Rule], *, keeps_private: bool = False) -> None:
         self._rules = rules
+        self._keeps_private = keeps_private
+        self._has_free_text = any(rule.is_free for rule in rules.values())
 
-    def clean(self, source: Dataset, shift: int, log: Log, depth: int = 0) -> dict[int, Element]:
-        """Return the cleaned elements of ``source``; ``shift`` moves its times, in seconds."""
-        cleaned: dict[int, Element] = {}
-        times: dict[int, tuple[str, list[str]]] = {}
+    def clean(self, source: Dataset, shift: int, log: Log) -> dict[int, Element]:
+        """Return the cleaned elements of ``source``; ``shift`` moves its times, in seconds.
+
+        Raises:
+            RefusalError: malformed, or more attributes than MAX_ELEMENTS.
+        """
+        names = name_parts(source, _NAMES) if self._has_free_text else frozenset[str]()
+        return self._clean(source, _Run(shift, names, log), 0)
+
+    def _clean(self, source: Dataset, run: _Run, depth: int) -> dict[int, Element]:
+        cleaned, unknown = _Cleaned(), []
+        log, rules = run.log, self._rules
         for key in source.keys():  # noqa: SIM118  a data set iterates over decoded elements
             tag = int(key)
-            rule = self._rules.get(tag)
+            rule = rules.get(tag)
             if rule is None:
-                log.append((tag, Action.REMOVED))
-            elif rule.vr == "SQ":
-                self._enter(source, tag, shift, log, depth, cleaned)
+                unknown.append(tag)
+            elif rule.items is not None:
+                self._enter(source, tag, rule, run, depth, cleaned.elements)
             elif rule.check is None:
-                _collect_time(tag, rule.vr, raw_value(source, tag, rule.vr), times, log)
+                cleaned.times[tag] = (rule, raw_value(source, tag, rule.vr))
             else:
-                value = rule.check(raw_value(source, tag, rule.vr))
-                if value is None or len(value) > _MAX_ELEMENT:
-                    log.append((tag, Action.INVALID))
-                else:
-                    cleaned[tag] = (rule.vr, value)
-                    log.append((tag, rule.action))
-        _shift(times, shift, cleaned, log)
-        return cleaned
+                raw = raw_value(source, tag, rule.vr)
+                _write(tag, rule, raw, run, cleaned.elements)
+        if len(log) + len(unknown) > MAX_ELEMENTS:
+            raise RefusalError(Reason.TOO_MANY)
+        _shift(cleaned, run)
+        self._remove(source, unknown, log, cleaned.elements)
+        return cleaned.elements
+
+    def _remove(self, source: Dataset, tags: list[int], log: Log, into: dict[int, Element]) -> None:
+        """Remove what has no rule, but for the private attributes that are safe."""
+        if self._keeps_private:
+            kept, actions = private.keep_safe(source, filter(private.is_private, tags))
+            into.update(kept)
+            log += actions.items()
+            tags = [tag for tag in tags if not private.is_private(tag)]
+        log += [(tag, Action.REMOVED) for tag in tags]
 
     def _enter(
-        self, source: Dataset, tag: int, shift: int, log: Log, depth: int, into: dict[int, Element]
+        self,
+        source: Dataset,
+        tag: int,
+        rule: Rule,
+        run: _Run,
+        depth: int,
+        into: dict[int, Element],
     ) -> None:
-        sequence = _guarded(lambda: source[tag].value) if depth < MAX_DEPTH else None
+        sequence = guarded(lambda: source[tag].value) if depth < MAX_DEPTH else None
         items: list[Elements] = []
-        if isinstance(sequence, Sequence):
-            for item in sequence:
-                cleaned = (
-                    _region(item) if tag == _REGION else self.clean(item, shift, log, depth + 1)
-                )
-                if cleaned:
-                    items.append(cleaned)
-        if items:
+        if isinstance(sequence, Sequence) and rule.items is not None:
+            clean = partial(self._clean, run=run, depth=depth + 1)
+            items = [item for one in sequence if (item := rule.items(one, clean))]
+        if items and not (rule.is_free and _names_somebody(items, run.names)):
             into[tag] = ("SQ", items)
-        log.append((tag, Action.KEPT if items else Action.INVALID))
+            run.log.append((tag, rule.action))
+        else:
+            _fall_back(tag, rule, b"", run.log, into)
 
 
-def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
-    """Return an element's bytes, little-endian; b"" if it is absent or a sequence."""
-    if tag not in source:
-        return b""
-    element = _guarded(lambda: source.get_item(tag))
-    value = element.value if isinstance(element, RawDataElement) else None
-    if not isinstance(value, bytes):
-        return b""
-    width = _SWAPPED_WIDTH.get(vr)
-    if width is None or element.is_little_endian or len(value) % width:
-        return value
-    return b"".join(value[i : i + width][::-1] for i in range(0, len(value), width))
+def _write(tag: int, rule: Rule, raw: bytes, run: _Run, into: dict[int, Element]) -> None:
+    value = None if rule.check is None else rule.check(raw)
+    if value is None or len(value) > _MAX_ELEMENT or (rule.is_free and holds_name(raw, run.names)):
+        _fall_back(tag, rule, raw, run.log, into)
+    else:
+        into[tag] = (rule.vr, value)
+        run.log.append((tag, rule.action))
 
 
-def text_value(source: Dataset, tag: int) -> str:
-    """Return an element's text, stripped; "" if it is absent, empty or cannot be decoded."""
-    raw = raw_value(source, tag, "LO")
-    if raw.isascii():
-        return raw.decode("ascii").strip(" \0")
-    return str(_guarded(lambda: source[tag].value)).strip(" \0")
+def _fall_back(tag: int, rule: Rule, raw: bytes, log: Log, into: dict[int, Element]) -> None:
+    """A value is refused: do what the basic profile does, or remove it."""
+    otherwise = rule.otherwise
+    value = otherwise.check(raw) if otherwise is not None and otherwise.check is not None else None
+    if otherwise is None or value is None:
+        log.append((tag, Action.INVALID))
+    else:
+        into[tag] = (otherwise.vr, value)
+        log.append((tag, otherwise.action))
 
 
-def _guarded(read: Callable[[], Any]) -> Any:
-    """Call the parser, which may raise anything on hostile bytes: then the file is malformed."""
-    try:
-        return read()
-    except Exception as error:
-        raise RefusalError(Reason.MALFORMED) from error
+def _names_somebody(items: list[Elements], names: frozenset[str]) -> bool:
+    return any(holds_name(encode_elements(item), names) for item in items)
 
 
 def number_of(elements: Elements, keyword: str, default: int = 0) -> int:
@@ -123,28 +181,18 @@ def number_of(elements: Elements, keyword: str, default: int = 0) -> int:
     return int(value.split(b"\\")[0] or default)
 
 
-def _collect_time(
-    tag: int, vr: str, raw: bytes, times: dict[int, tuple[str, list[str]]], log: Log
-) -> None:
-    parts = values_of(raw)
-    if parts is None:
-        log.append((tag, Action.INVALID))
-    else:
-        times[tag] = (vr, parts)
-
-
-def _shift(
-    times: Mapping[int, tuple[str, list[str]]], seconds: int, into: dict[int, Element], log: Log
-) -> None:
-    for tag, (vr, parts) in times.items():
-        partner = times.get(_TIME_OF_DATE.get(tag, 0), ("", []))[1]
-        clock = partner[0] if partner and partner[0] else None
-        moved = [_moved(part, vr, clock, seconds) if part else "" for part in parts]
-        if None in moved:
-            log.append((tag, Action.INVALID))
+def _shift(cleaned: _Cleaned, run: _Run) -> None:
+    texts = {tag: values_of(raw) for tag, (_, raw) in cleaned.times.items()}
+    for tag, (rule, raw) in cleaned.times.items():
+        parts = texts[tag]
+        clock = (texts.get(_TIME_OF_DATE.get(tag, 0)) or [""])[0] or None
+        moved = [_moved(p, rule.vr, clock, run.shift) if p else "" for p in parts or ()]
+        if parts is None or None in moved:
+            _fall_back(tag, rule, raw, run.log, cleaned.elements)
             continue
-        into[tag] = (vr, padded("\\".join(part or "" for part in moved), vr))
-        log.append((tag, Action.SHIFTED))
+        value = padded("\\".join(part or "" for part in moved), rule.vr)
+        cleaned.elements[tag] = (rule.vr, value)
+        run.log.append((tag, Action.SHIFTED))
 
 
 def _moved(value: str, vr: str, clock: str | None, seconds: int) -> str | None:
@@ -153,16 +201,3 @@ def _moved(value: str, vr: str, clock: str | None, seconds: int) -> str | None:
     if vr == "TM":
         return dates.shift_time(value, seconds)
     return dates.shift_datetime(value, seconds)
-
-
-def _region(item: Dataset) -> dict[int, Element]:
-    """Rebuild an anatomic region code from our own list; an unknown code is dropped."""
-    scheme, code = text_value(item, _SCHEME), text_value(item, _CODE_VALUE)
-    meaning = allowlist.REGION_CODES.get((scheme, code))
-    if meaning is None:
-        return {}
-    return {
-        _CODE_VALUE: ("SH", padded(code, "SH")),
-        _SCHEME: ("SH", padded(scheme, "SH")),
-        _MEANING: ("LO", padded(meaning, "LO")),
-    }

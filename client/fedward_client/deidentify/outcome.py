@@ -19,11 +19,12 @@ class Reason(StrEnum):
     NO_PATIENT_ID = "no patient identifier"
     NO_UID = "a study, series or instance UID is missing or malformed"
     UNKNOWN_SOP_CLASS = "SOP class is not an image class that fedward can clean"
+    TOO_MANY = "more attributes than an image has"
     ENCAPSULATED_DOCUMENT = "encapsulated document"
     NO_PIXELS = "no pixel data"
     UNSUPPORTED_PIXELS = "pixel description that fedward cannot clean"
     UNDECODABLE_PIXELS = "pixel data cannot be decoded"
-    TOO_LARGE = "pixel data exceeds the size limit"
+    TOO_LARGE = "more data than the size limit allows"
     SECONDARY_CAPTURE = "secondary capture, refused by the profile"
     NO_ULTRASOUND_REGIONS = "ultrasound without declared regions, refused by the profile"
     BURNED_IN_TEXT = "burned-in text"
@@ -51,6 +52,7 @@ class Action(StrEnum):
     PSEUDONYM = "replaced by a keyed pseudonym"
     UID = "replaced by a keyed UID"
     SHIFTED = "shifted in time"
+    CLEANED = "cleaned: public words, codes and numbers kept"
     ADDED = "added"
     DECODED = "pixels decoded"
     TRIMMED = "pixel data trimmed"
@@ -58,6 +60,7 @@ class Action(StrEnum):
     REGIONS = "pixels outside the declared regions blanked"
     MASKED = "pixels masked by the profile"
     TEXT = "burned-in text blanked"
+    NO_REGION = "no body region declared: taken as not a head"
 
 
 @dataclass(frozen=True)

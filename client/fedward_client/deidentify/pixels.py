@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from fedward_client.deidentify.container import Elements
+from fedward_client.deidentify.container import Element, Elements
 from fedward_client.deidentify.decoding import (
     NATIVE,
     NATIVE_LITTLE,
@@ -23,12 +23,18 @@ from fedward_client.deidentify.decoding import (
     decode_pixels,
     describe,
 )
-from fedward_client.deidentify.header import number_of, raw_value, text_value
+from fedward_client.deidentify.header import number_of
 from fedward_client.deidentify.outcome import Action, Reason, RefusalError
+from fedward_client.deidentify.reading import raw_value, text_value
 from fedward_client.deidentify.rules import tag_of
 
 MAX_BYTES = 1 << 31
 _PHOTOMETRIC = tag_of("PhotometricInterpretation")
+_FRAMES = tag_of("NumberOfFrames")
+_NUMBERS = (
+    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PlanarConfiguration",
+)  # fmt: skip
 _LUT = ("Descriptor", "Data")
 _LUT_TAGS = tuple(
     tag_of(f"{colour}PaletteColorLookupTable{part}")
@@ -104,6 +110,21 @@ def read_pixels(source: Dataset, header: Elements, syntax: str) -> tuple[Pixels,
     return cleared, done
 
 
+def original_pixels(source: Dataset) -> Pixels:
+    """Return the pixels of a parsed file that has been cleaned, as they were before.
+
+    Raises:
+        RefusalError: as :func:`read_pixels`.
+    """
+    header: dict[int, Element] = {
+        tag_of(keyword): ("US", raw_value(source, tag_of(keyword), "US")) for keyword in _NUMBERS
+    }
+    frames = text_value(source, _FRAMES)
+    if frames.isascii() and frames.isdigit():
+        header[_FRAMES] = ("IS", frames.encode("ascii"))
+    return read_pixels(source, header, str(source.file_meta.TransferSyntaxUID))[0]
+
+
 def check_length(source: Dataset, syntax: str) -> None:
     """Check, from the raw header alone, that pixel data is there and complete.
 
@@ -119,7 +140,7 @@ def check_length(source: Dataset, syntax: str) -> None:
         int.from_bytes(raw_value(source, tag_of(keyword), "US")[:2], "little")
         for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
     )
-    frames = text_value(source, tag_of("NumberOfFrames"))
+    frames = text_value(source, _FRAMES)
     known = frames.isascii() and frames.isdigit() and len(frames) <= 9
     count = rows * columns * samples * (int(frames) if known else 1)
     if len(raw) < count * allocated // 8:

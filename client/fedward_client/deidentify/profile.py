@@ -26,17 +26,32 @@ class Retain(_Section):
     device: bool = False
     institution: bool = False
     patient_characteristics: bool = False
+    safe_private: bool = False
     dates: Literal["none", "modified", "full"] = "modified"
+
+
+class Clean(_Section):
+    """The options of PS3.15 Annex E.3 that clean what the basic profile removes.
+
+    ``descriptors``: texts of public words stay. ``structured_content``: content items of public
+    codes, numbers and words stay. ``graphics``: ``geometry`` keeps simple shapes without any text.
+    """
+
+    descriptors: bool = False
+    structured_content: bool = False
+    graphics: Literal["remove", "geometry"] = "remove"
 
 
 class PixelRules(_Section):
     """Clean Pixel Data (PS3.15 E.3.1). BurnedInAnnotation is never trusted.
 
-    ``text``: what happens to text that the finder sees. ``secondary_capture``: screens and scans
+    ``text``: what happens to text that the finder sees. ``ocr``: whether the trained detector of
+    the extra ocr looks too; ``auto`` if it is installed. ``secondary_capture``: screens and scans
     may show anything, so ``mask`` (text finder and masks) has to be asked for.
     """
 
     text: Literal["mask", "quarantine", "off"] = "mask"
+    ocr: Literal["auto", "on", "off"] = "auto"
     secondary_capture: Literal["quarantine", "mask"] = "quarantine"
     ultrasound_without_regions: Literal["quarantine", "mask"] = "quarantine"
     head_ct_mr: Literal["quarantine", "keep"] = "quarantine"
@@ -61,6 +76,7 @@ class Profile(_Section):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     missing_patient_id: Literal["quarantine", "study"] = "quarantine"
     retain: Retain = Retain()
+    clean: Clean = Clean()
     pixels: PixelRules = PixelRules()
     mask: tuple[Mask, ...] = ()
 
@@ -99,6 +115,10 @@ class Profile(_Section):
             "patient": self.retain.patient_characteristics,
             "dates-full": self.retain.dates == "full",
             "dates-modified": self.retain.dates == "modified",
+            "descriptors": self.clean.descriptors,
+            "structured": self.clean.structured_content,
+            "graphics": self.clean.graphics == "geometry",
+            "private": self.retain.safe_private,
         }
         return frozenset(name for name, wanted in flags.items() if wanted)
 

@@ -45,6 +45,10 @@ class Pseudonyms:
         raw[8] = raw[8] & 0x3F | 0x80
         return f"2.25.{int.from_bytes(raw, 'big')}"
 
+    def title(self, identifier: str) -> str:
+        """Return 16 upper-case letters and digits for an application entity title."""
+        return f"AE{self._digest('title', _present(identifier))[:7].hex().upper()}"
+
     def shift_seconds(self, identifier: str) -> int:
         """Return the patient's time shift: 100 to 200 years into the future, in seconds.
 

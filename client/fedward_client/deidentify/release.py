@@ -2,7 +2,9 @@
 
 ``OUT`` fills only when everything has passed: files grow in a hidden folder within it, which a
 failure removes and the next run replaces. Output names are keyed pseudonyms. The report names input
-paths: it is the operator's own, mode 0600, and never inside ``OUT``.
+paths and the contact sheet shows original pixels: they are the operator's own, mode 0600, and never
+inside ``OUT``. Any number of processes writes the same bytes and the same report: outcomes are
+taken in the order of the files.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 
-from fedward_client.deidentify.engine import Deidentifier
+from fedward_client.deidentify.contact_sheet import Thumbnail, contact_sheet, thumbnail
 from fedward_client.deidentify.outcome import Action, Cleaned, Identifiers
+from fedward_client.deidentify.workers import Method, Outcome, clean_in_order, useful_jobs
 from fedward_common.errors import OperatorError, StorageError
 from fedward_common.files import write_atomic
 
@@ -57,23 +61,35 @@ class Release:
 def release_folder(
     source: Path,
     out: Path,
-    deidentifier: Deidentifier,
+    method: Method,
     *,
     report: Path | None = None,
+    sheet: Path | None = None,
+    jobs: int = 0,
     progress: Progress = lambda _done, _total: None,
 ) -> Release:
     """De-identify every file at or below ``source`` into ``out``, which must be new or empty.
+
+    ``report``: a JSON line for every file; ``sheet``: a PNG of what was blanked in the pixels.
+    ``jobs``: processes, 0 for one a core; they change nothing but the time.
 
     Raises:
         OperatorError: the paths overlap or are not usable, or no file could be written: then
             ``out`` stays empty, and the report says why.
         StorageError: the disk is full or read-only; nothing was written.
     """
-    _check_places(source, out, report)
+    _check_places(source, out, report, sheet)
     files = _files(source)
-    created = not out.exists()
+    release, created = Release(len(files)), not out.exists()
     try:
-        outcome, lines = _clean_all(source, files, _staging(out), deidentifier, progress)
+        sources = ((file, data) for file in files if (data := _read(file)) is not None)
+        outcomes = clean_in_order(method, sources, useful_jobs(jobs, len(files)))
+        lines: list[str] = []
+        written = _write_all(source, files, _staging(out), outcomes, release, lines, progress)
+        if sheet is None:
+            deque(written, maxlen=0)
+        else:
+            write_atomic(sheet, contact_sheet(starmap(_compared, written)), mode=0o600)
         if report is not None:
             write_atomic(report, "".join(lines).encode("ascii"), mode=0o600)
         _publish(out)
@@ -85,11 +101,11 @@ def release_folder(
     except BaseException:
         _empty(out, remove=created)
         raise
-    if not outcome.written:
+    if not release.written:
         _empty(out, remove=created)
-        reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(outcome.refused.items()))
+        reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(release.refused.items()))
         raise OperatorError(f"{source}: no file can be used: {reasons}")
-    return outcome
+    return release
 
 
 def _staging(out: Path) -> Path:
@@ -114,48 +130,62 @@ def _empty(out: Path, *, remove: bool) -> None:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _clean_all(
+def _write_all(
     source: Path,
     files: list[Path],
     staging: Path,
-    deidentifier: Deidentifier,
+    outcomes: Iterator[tuple[Path, Outcome]],
+    release: Release,
+    lines: list[str],
     progress: Progress,
-) -> tuple[Release, list[str]]:
-    """Clean file by file into ``staging``; returns the counts and the report's lines."""
+) -> Iterator[tuple[Path, Outcome | None]]:
+    """Write each outcome into ``staging``, count it, add its report line, and yield it."""
     root = source if source.is_dir() else source.parent
-    outcome, lines = Release(len(files)), []
+    cleaned, outcome = next(outcomes, (None, None))
     for done, file in enumerate(files, 1):
-        reason = _clean(file, staging, deidentifier, outcome)
+        reason, here = UNREADABLE, None  # a file without an outcome was not read
+        if outcome is not None and cleaned == file:
+            here = outcome
+            reason = _write(here, staging, release)
+            cleaned, outcome = next(outcomes, (None, None))
         if reason:
-            outcome.refused[reason] += 1
+            release.refused[reason] += 1
         else:
-            outcome.written += 1
+            release.written += 1
         record = {"input": file.relative_to(root).as_posix()}
         record |= {"status": "refused", "reason": reason} if reason else {"status": "written"}
         lines.append(json.dumps(record) + "\n")
         progress(done, len(files))
-    return outcome, lines
+        yield file, here
 
 
-def _clean(file: Path, staging: Path, deidentifier: Deidentifier, outcome: Release) -> str:
-    """Write one file clean, or return the reason why not."""
+def _compared(file: Path, outcome: Outcome | None) -> Thumbnail | None:
+    """What was blanked in a file; it is read once more, as only some are shown."""
+    data = _read(file) if isinstance(outcome, Cleaned) else None
+    return thumbnail(data, outcome) if data and isinstance(outcome, Cleaned) else None
+
+
+def _read(file: Path) -> bytes | None:
     if not file.is_file():  # a pipe or a device would block, a dangling link cannot be read
-        return UNREADABLE
+        return None
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError:
-        return UNREADABLE
-    cleaned = deidentifier.deidentify(data)
-    if not isinstance(cleaned, Cleaned):
-        return str(cleaned.reason)
-    path = staging / _name(cleaned.identifiers)
+        return None
+
+
+def _write(outcome: Outcome, staging: Path, release: Release) -> str:
+    """Write one file clean, or return the reason why not."""
+    if not isinstance(outcome, Cleaned):
+        return str(outcome.reason)
+    path = staging / _name(outcome.identifiers)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as stream:
-            stream.write(cleaned.data)
+            stream.write(outcome.data)
     except FileExistsError:
         return DUPLICATE
-    outcome.actions.update(cleaned.counts)
+    release.actions.update(outcome.counts)
     return ""
 
 
@@ -163,7 +193,7 @@ def _name(who: Identifiers) -> Path:
     return Path(who.patient, who.study, f"{who.instance}.dcm")
 
 
-def _check_places(source: Path, out: Path, report: Path | None) -> None:
+def _check_places(source: Path, out: Path, report: Path | None, sheet: Path | None) -> None:
     if not source.exists():
         raise OperatorError(f"{source}: does not exist; give a DICOM file or a folder of them")
     inner, outer = out.resolve(), source.resolve()
@@ -175,6 +205,10 @@ def _check_places(source: Path, out: Path, report: Path | None) -> None:
         raise OperatorError(f"{out}: is not empty; choose a new folder")
     if report is not None and report.resolve().is_relative_to(inner):
         raise OperatorError(f"{report}: the report names input files; write it outside {out}")
+    if sheet is not None and sheet.resolve().is_relative_to(inner):
+        raise OperatorError(f"{sheet}: the sheet shows original pixels; write it outside {out}")
+    if sheet is not None and report is not None and sheet.resolve() == report.resolve():
+        raise OperatorError(f"{sheet}: given for the report and the contact sheet; choose two")
 
 
 def _files(source: Path) -> list[Path]:

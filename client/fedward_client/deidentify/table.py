@@ -16,9 +16,9 @@ Options = frozenset[str]
 """Columns of the table in force: ``uids``, ``device``, ``institution``, ``patient``,
 ``dates-full``, ``dates-modified``, ``descriptors``, ``structured``, ``graphics``, ``private``."""
 
+_DATES = ("dates-full", "dates-modified")
 _PRECEDENCE = (
-    "dates-full", "dates-modified", "uids", "device", "institution", "patient",
-    "descriptors", "structured", "graphics", "private",
+    "uids", "device", "institution", "patient", "descriptors", "structured", "graphics", "private",
 )  # fmt: skip
 
 
@@ -32,7 +32,15 @@ class Row:
     under: Mapping[str, str]
 
     def action(self, options: Options) -> str:
-        """Return the standard's action with ``options`` in force: an option's K before its C."""
+        """Return the standard's action with ``options`` in force.
+
+        A date's own options go first: one real date beside shifted ones (a detector's calibration,
+        which the option for devices keeps) would give the shift away. Then an option's K goes
+        before its C.
+        """
+        for option in _DATES:
+            if option in options and option in self.under:
+                return self.under[option]
         chosen = [self.under[o] for o in _PRECEDENCE if o in options and o in self.under]
         if "K" in chosen:
             return "K"

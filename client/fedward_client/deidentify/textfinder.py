@@ -1,228 +1,181 @@
-"""A classical finder of text in images: crisp bright or dark strokes that stand in a line.
+"""Finds text that was painted into an image: names, dates, numbers, at any place and contrast.
 
-A stroke is narrow: a pixel on it differs from the pixels a few steps away on both sides. Strokes
-that touch form a glyph; glyphs of like height, side by side on one base line, form a line of text.
-What separates it from anatomy is sharpness: painted text rises to its full contrast within one
-pixel, which no lens, detector or interpolation does. One glyph alone (a side marker) is no text,
-and an image too small to hold a legible line is not searched. It needs no model and is
-deterministic; a trained detector can be put behind it as a further net.
+Each cell of 4 x 4 pixels, at three scales, is judged by a small network from the stroke features of
+:mod:`fedward_client.deidentify.strokes`. Cells that look like text and touch form a region; a
+region with enough evidence is text. Its boxes are then fitted to its edges at full resolution and
+grown until they hold every stroke that hangs together with it. The network (5,600 weights, part of
+the package) was trained by ``tests/text_finder_training.py`` on text painted into images of no
+patient and public ones; see ADR 0050. A side marker (one or two letters) is no text.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fedward_client.deidentify.strokes import BORDER, Level, Plane, levels, rises, scaled
+
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are excluded."""
 
-MIN_SIDE = 100
-"""Smallest image side, in pixels, in which a line of legible text can stand beside an image."""
+WEIGHTS = "text_finder.npz"
 
-MIN_LETTERS = 4
-MIN_GLYPHS = 3
-_STEPS = (3, 6)
-_CONTRAST = 18
-_NOISE_FACTOR = 5
-_GRAIN_FACTOR = 6.0
-_HEIGHTS = (5, 64)
-_SHARPNESS = 0.6
+_Mask = NDArray[np.bool_]
 
-Grey = NDArray[np.int16]
-_Integers = NDArray[np.int64]
-_CONNECTED = np.ones((3, 3), dtype=int)
-
-
-@dataclass(frozen=True)
-class _Glyphs:
-    """Boxes of connected strokes (int, shape (n,)), from left to right."""
-
-    x0: _Integers
-    y0: _Integers
-    x1: _Integers
-    y1: _Integers
-    letters: _Integers
-
-    @property
-    def height(self) -> _Integers:
-        return self.y1 - self.y0
+_LEAST_CONTRAST = 2.8
+_GROW, _SEED, _EVIDENCE = -0.5, 2.0, 12.0
+_LIMIT = 9.0
+_TOUCHING = np.ones((3, 3), dtype=int)
+_FULL_SHARE, _SMALL_TILE = 0.5, 4
+_LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.3, 6
+_STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
+_GAP, _MARGIN, _NEW_SHARE, _PAD = 0.15, 0.15, 0.25, 1
 
 
 def find_text(image: NDArray[Any]) -> list[Box]:
-    """Return the boxes of lines of text in a grey image of shape (rows, columns), any dtype."""
-    if min(image.shape) < MIN_SIDE:
+    """Return the boxes of text in a grey image of shape (rows, columns), any integer dtype."""
+    if image.size == 0 or image.min() == image.max():
         return []
-    grey = _scaled(image)
-    threshold = max(_CONTRAST, round(_GRAIN_FACTOR * _grain(grey)))
+    grey = scaled(image)
+    edges = _edges(grey)
+    unexplained = edges.copy()
     boxes: list[Box] = []
-    for polarity in (grey, -grey):
-        for step in _STEPS:
-            boxes += _lines(polarity, step, threshold)
-    return _merged(boxes)
+    for level in levels(grey):
+        for x0, y0, x1, y1 in _places(level):
+            box = _fitted((x0, y0, x1, y1), edges, unexplained)
+            if box is not None:
+                unexplained[box[1] : box[3], box[0] : box[2]] = 0
+                boxes.append(box)
+    rows, columns = image.shape
+    shifted = (
+        (box[0] - BORDER, box[1] - BORDER, box[2] - BORDER, box[3] - BORDER) for box in boxes
+    )
+    clipped = (
+        (max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)) for x0, y0, x1, y1 in shifted
+    )
+    return [box for box in clipped if box[0] < box[2] and box[1] < box[3]]
 
 
-def _grain(grey: Grey) -> float:
-    """Standard deviation of the image's pixel noise (Immerkaer 1996, with a median for the mean).
-
-    Grain is as crisp as painted text: strokes must stand out of it.
-    """
-    twice = grey[:-2] - 2 * grey[1:-1] + grey[2:]
-    residual = np.abs(twice[:, :-2] - 2 * twice[:, 1:-1] + twice[:, 2:])
-    return float(np.median(residual)) / (0.6745 * 6.0)
+@cache
+def _weights() -> tuple[Plane, ...]:
+    """Bounds of the features, then weights and biases of three layers."""
+    path = files("fedward_client.deidentify").joinpath("data", WEIGHTS)
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        return tuple(stored[f"a{index}"] for index in range(8))
 
 
-def _scaled(image: NDArray[Any]) -> Grey:
-    """Scale to 0..255 between the extremes of the image."""
-    low, high = int(image.min()), int(image.max())
-    if image.dtype == np.uint8 and high - low >= 128:
-        return image.astype(np.int16)
-    return ((image - np.float32(low)) * np.float32(255 / max(high - low, 1))).astype(np.int16)
+def _evidence(level: Level) -> Plane:
+    """Log-odds of text in every cell, between -9 and 9."""
+    low, high, w1, b1, w2, b2, w3, b3 = _weights()
+    odds = np.full(level.features.shape[:2], -_LIMIT, dtype=np.float32)
+    judged = level.features[..., 0] > _LEAST_CONTRAST
+    hidden = np.clip(level.features[judged], low, high)
+    hidden = np.maximum(hidden @ w1.T + b1, 0)
+    hidden = np.maximum(hidden @ w2.T + b2, 0)
+    odds[judged] = np.clip((hidden @ w3.T + b3)[:, 0], -_LIMIT, _LIMIT)
+    return odds
 
 
-def _response(grey: Grey, step: int) -> Grey:
-    """By how much a pixel exceeds both pixels ``step`` away, along its row or its column."""
-    response = np.zeros_like(grey)
-    inner = grey[step:-step]
-    response[step:-step] = inner - np.maximum(grey[: -2 * step], grey[2 * step :])
-    inner = grey[:, step:-step]
-    across = inner - np.maximum(grey[:, : -2 * step], grey[:, 2 * step :])
-    np.maximum(response[:, step:-step], across, out=response[:, step:-step])
-    return response
+def _places(level: Level) -> Iterator[Box]:
+    """Yield where a level sees text, in pixels of the continued image, one cell wider all round."""
+    odds = _evidence(level)
+    labels, count = ndimage.label(odds > _GROW, structure=_TOUCHING)
+    if not count:
+        return
+    lines = np.maximum(
+        ndimage.uniform_filter1d(odds, 5, axis=0, mode="nearest"),
+        ndimage.uniform_filter1d(odds, 5, axis=1, mode="nearest"),
+    )
+    numbers = np.arange(1, count + 1)
+    peaks = ndimage.maximum(lines, labels, numbers)
+    sums = ndimage.sum_labels(np.maximum(odds, 0), labels, numbers)
+    found = ndimage.find_objects(labels)
+    for index in np.flatnonzero((peaks > _SEED) & (sums > _EVIDENCE)):
+        rows, columns = found[index]
+        cells = labels[rows, columns] == index + 1
+        for x0, y0, x1, y1 in _tiles(cells, columns.start, rows.start):
+            yield (
+                max(0, x0 - _PAD) * level.unit, max(0, y0 - _PAD) * level.unit,
+                (x1 + _PAD) * level.unit, (y1 + _PAD) * level.unit,
+            )  # fmt: skip
 
 
-def _lines(grey: Grey, step: int, threshold: int) -> list[Box]:
-    """Chains of glyphs of like height, on one base line, with gaps narrower than a letter."""
-    response = _response(grey, step)
-    noise = int(np.median(response[::4, ::4]))
-    strokes = response > max(threshold, _NOISE_FACTOR * noise)
-    glyphs = _glyphs(strokes)
-    free = np.ones(glyphs.x0.size, dtype=bool)
-    boxes: list[Box] = []
-    for start in range(free.size):
-        if not free[start]:
-            continue
-        chain = _chain(glyphs, start, free)
-        free[chain] = False
-        if _is_line(glyphs, chain) and _is_crisp(glyphs, chain, grey, response, strokes):
-            boxes.append(_margin(glyphs, _whole_line(glyphs, chain), grey.shape))
-    return boxes
+def _tiles(cells: _Mask, x: int, y: int) -> Iterator[Box]:
+    """Split a region into boxes at least half of which it fills, by halving the longer side."""
+    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    if not rows.size:
+        return
+    cells = cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    x, y = x + int(columns[0]), y + int(rows[0])
+    high, wide = cells.shape
+    if cells.mean() >= _FULL_SHARE or max(high, wide) <= _SMALL_TILE:
+        yield x, y, x + wide, y + high
+    elif high >= wide:
+        yield from _tiles(cells[: high // 2], x, y)
+        yield from _tiles(cells[high // 2 :], x, y + high // 2)
+    else:
+        yield from _tiles(cells[:, : wide // 2], x, y)
+        yield from _tiles(cells[:, wide // 2 :], x + wide // 2, y)
 
 
-def _whole_line(g: _Glyphs, chain: list[int]) -> list[int]:
-    """Add whatever else stands between the line's base and top, up to three heights away."""
-    height = float(np.median(g.height[chain]))
-    base, top = np.median(g.y1[chain]), np.median(g.y0[chain])
-    middle = (g.y0 + g.y1) / 2
-    beside = np.flatnonzero((middle > top) & (middle < base) & (g.height <= 2 * height))
-    members = set(chain)
-    left, right = g.x0[chain].min(), g.x1[chain].max()
-    grown = True
-    while grown:
-        near = beside[(g.x1[beside] > left - 3 * height) & (g.x0[beside] < right + 3 * height)]
-        grown = not members.issuperset(near.tolist())
-        members.update(near.tolist())
-        if near.size:
-            left, right = min(left, g.x0[near].min()), max(right, g.x1[near].max())
-    return sorted(members)
+def _edges(grey: Plane) -> Plane:
+    """The largest difference between each pixel and its four neighbours."""
+    across, down = rises(grey)
+    edges = np.maximum(across, down)
+    np.maximum(edges[:, 1:], across[:, :-1], out=edges[:, 1:])
+    np.maximum(edges[1:], down[:-1], out=edges[1:])
+    return edges
 
 
-def _glyphs(strokes: NDArray[np.bool_]) -> _Glyphs:
-    """Connected strokes of legible height; a wide one counts as several letters that touch."""
-    labels, count = ndimage.label(strokes, structure=_CONNECTED)
-    boxes = [(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in ndimage.find_objects(labels)]
-    x0, y0, x1, y1 = np.array(boxes, dtype=np.int64).reshape(count, 4).T
-    height, width = y1 - y0, x1 - x0
-    fill = np.bincount(labels.ravel(), minlength=count + 1)[1:] / np.maximum(height * width, 1)
-    legible = (height >= _HEIGHTS[0]) & (height <= _HEIGHTS[1]) & (fill > 0.12)
-    legible &= (width <= 2 * height) | ((fill < 0.75) & (width <= 30 * height))
-    letters = np.maximum(1, np.round(width / (0.7 * np.maximum(height, 1)))).astype(np.int64)
-    chosen = np.flatnonzero(legible)
-    chosen = chosen[np.argsort(x0[chosen], kind="stable")]
-    return _Glyphs(*(a[chosen] for a in (x0, y0, x1, y1, letters)))
+def _fitted(place: Box, edges: Plane, unexplained: Plane) -> Box | None:
+    """Fit a box to the crisp edges of a place; None if earlier boxes hold most of them."""
+    window = slice(place[1], place[3]), slice(place[0], place[2])
+    threshold = max(_LEAST_EDGE, _EDGE_SHARE * float(np.percentile(edges[window], 97)))
+    crisp = unexplained[window] > threshold
+    found, new = np.count_nonzero(edges[window] > threshold), np.count_nonzero(crisp)
+    if new < _EDGE_PIXELS or new < _NEW_SHARE * found:
+        return None
+    box = _around(crisp, place[0], place[1])
+    height = min(box[2] - box[0], box[3] - box[1])
+    strong = max(_STRONG_EDGE, _STRONG_SHARE * threshold)
+    for across in (height // 4, 0):
+        box = _grown(box, edges > strong, height, across)
+    return _widened(box, 1 + int(_MARGIN * height), edges.shape)
 
 
-def _chain(g: _Glyphs, start: int, free: NDArray[np.bool_]) -> list[int]:
-    """Follow neighbours to the right from glyph ``start``."""
-    chain = [start]
-    while True:
-        last = chain[-1]
-        height = int(g.height[last])
-        gap = g.x0 - g.x1[last]
-        overlap = np.minimum(g.y1, g.y1[last]) - np.maximum(g.y0, g.y0[last])
-        near = free & (gap >= -1) & (gap <= 1.2 * height + 2)
-        near &= overlap >= 0.6 * np.minimum(height, g.height)
-        near &= (g.height <= 2 * height) & (2 * g.height >= height)
-        near[chain] = False
-        candidates = np.flatnonzero(near)
-        if not candidates.size:
-            return chain
-        chain.append(int(candidates[np.argmin(gap[candidates])]))
+def _grown(box: Box, strokes: _Mask, height: int, across: int) -> Box:
+    """Take in the strokes that hang together with a box, its height away along the line."""
+    wide, high = box[2] - box[0], box[3] - box[1]
+    right = height if wide >= high else across
+    down = height if high >= wide else across
+    x0, y0 = max(0, box[0] - right), max(0, box[1] - down)
+    near = strokes[y0 : box[3] + down, x0 : box[2] + right]
+    joined = ndimage.maximum_filter(near, 1 + 2 * max(1, round(_GAP * height)))
+    labels, _ = ndimage.label(joined, structure=_TOUCHING)
+    inside = labels[box[1] - y0 : box[3] - y0, box[0] - x0 : box[2] - x0]
+    held = near & np.isin(labels, np.unique(inside[inside > 0]))
+    return _joined(box, _around(held, x0, y0)) if held.any() else box
 
 
-def _is_line(g: _Glyphs, chain: list[int]) -> bool:
-    """Enough letters, most of which stand on one base line or hang from one top line."""
-    if len(chain) < MIN_GLYPHS or g.letters[chain].sum() < MIN_LETTERS:
-        return False
-    tolerance = 1 + 0.15 * float(np.median(g.height[chain]))
-    on_base = np.abs(g.y1[chain] - np.median(g.y1[chain])) <= tolerance
-    at_top = np.abs(g.y0[chain] - np.median(g.y0[chain])) <= tolerance
-    return bool(max(on_base.mean(), at_top.mean()) >= 0.6)
+def _joined(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
-def _is_crisp(
-    g: _Glyphs, chain: list[int], grey: Grey, response: Grey, strokes: NDArray[np.bool_]
-) -> bool:
-    """The median glyph rises to most of its contrast between two adjacent pixels."""
-    sharpness = []
-    for i in chain:
-        rows, columns = slice(g.y0[i], g.y1[i]), slice(g.x0[i], g.x1[i])
-        mask = strokes[rows, columns]
-        rise = np.percentile(_rise(grey, rows, columns)[mask], 80)
-        sharpness.append(rise / np.percentile(response[rows, columns][mask], 75))
-    return bool(np.median(sharpness) >= _SHARPNESS)
+def _around(mask: _Mask, x: int, y: int) -> Box:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1,
+    )  # fmt: skip
 
 
-def _rise(grey: Grey, rows: slice, columns: slice) -> Grey:
-    """The largest difference between each pixel of a box and its four neighbours."""
-    y0, x0 = max(0, rows.start - 1), max(0, columns.start - 1)
-    around = grey[y0 : rows.stop + 1, x0 : columns.stop + 1]
-    down, right = np.abs(np.diff(around, axis=0)), np.abs(np.diff(around, axis=1))
-    rise = np.zeros_like(around)
-    for view, difference in (
-        (rise[1:], down), (rise[:-1], down), (rise[:, 1:], right), (rise[:, :-1], right),
-    ):  # fmt: skip
-        np.maximum(view, difference, out=view)
-    y, x = rows.start - y0, columns.start - x0
-    return rise[y : y + rows.stop - rows.start, x : x + columns.stop - columns.start]
-
-
-def _margin(g: _Glyphs, chain: list[int], shape: tuple[int, ...]) -> Box:
-    """The chain's box, widened by half a letter above and below and by two at both ends."""
-    height = int(np.median(g.height[chain]))
-    x0, y0 = int(g.x0[chain].min()) - 2 * height, int(g.y0[chain].min()) - height // 2 - 1
-    x1, y1 = int(g.x1[chain].max()) + 2 * height, int(g.y1[chain].max()) + height // 2 + 1
-    return max(0, x0), max(0, y0), min(shape[1], x1), min(shape[0], y1)
-
-
-def _merged(boxes: list[Box]) -> list[Box]:
-    """Join boxes that overlap, until none do."""
-    merged: list[Box] = []
-    for box in boxes:
-        current = box
-        while touching := [other for other in merged if _overlap(current, other)]:
-            merged = [other for other in merged if other not in touching]
-            for other in touching:
-                current = (
-                    min(current[0], other[0]), min(current[1], other[1]),
-                    max(current[2], other[2]), max(current[3], other[3]),
-                )  # fmt: skip
-        merged.append(current)
-    return merged
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _widened(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
+    return (
+        max(0, box[0] - margin), max(0, box[1] - margin),
+        min(shape[1], box[2] + margin), min(shape[0], box[3] + margin),
+    )  # fmt: skip

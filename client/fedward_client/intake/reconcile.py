@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedward_client.catalogue import Catalogue
-from fedward_client.split import SplitRule
+from fedward_client.split import Split, SplitRule
 
 
 @dataclass
@@ -21,13 +21,18 @@ class Tally:
     duplicates: int = 0
     excluded: Counter[str] = field(default_factory=Counter)
 
+    def reasons(self) -> str:
+        """What was excluded, in one line."""
+        return "; ".join(f"{reason}: {count}" for reason, count in sorted(self.excluded.items()))
+
 
 @dataclass(frozen=True)
 class Reconciliation:
     """What became of every file, and what the site holds now.
 
     found = used + known + duplicates + the sum of ``excluded`` (by reason). ``known`` were used by
-    an earlier intake. Patients in both splits can come from labels files only, and are refused.
+    an earlier intake. ``patients_in_both_splits`` can come from the split column of public
+    benchmark data only; labels files that would make one are refused, so that it stays 0 (B6).
     """
 
     found: int
@@ -39,7 +44,9 @@ class Reconciliation:
     patients: int
     train_patients: int
     holdout_patients: int
+    patients_in_both_splits: int
     patients_without_label: int
+    images_without_label: int
     labels_without_images: int
 
     def lines(self) -> tuple[str, ...]:
@@ -51,19 +58,22 @@ class Reconciliation:
             *excluded,
             f"patients: {self.patients}",
             f"labelled patients: {self.train_patients} train, {self.holdout_patients} held out",
+            f"patients in both splits: {self.patients_in_both_splits}",
             f"patients without a label: {self.patients_without_label}",
+            f"images without a label: {self.images_without_label}",
             f"labels without images: {self.labels_without_images}",
         )
 
 
 def reconcile(tally: Tally, catalogue: Catalogue, rule: SplitRule) -> Reconciliation:
     """Count what the site holds after an intake."""
-    held = catalogue.instances()
-    patients = {i.patient for i in held}
-    targets = patients | {i.study for i in held} | {i.instance for i in held}
-    labels = catalogue.labels()
-    labelled = {x.patient: x.split or rule.split_of(x.patient) for x in labels}
-    splits = Counter(split for patient, split in labelled.items() if patient in patients)
+    splits: dict[str, set[Split]] = defaultdict(set)
+    for label in catalogue.labels():
+        splits[label.patient].add(label.split or rule.split_of(label.patient))
+    patients = catalogue.patients()
+    held = Counter(split for patient in patients & splits.keys() for split in splits[patient])
+    both = sum(len(splits[patient]) > 1 for patient in patients & splits.keys())
+    images_without_label, labels_without_images = catalogue.unmatched()
     return Reconciliation(
         found=tally.found,
         ignored=tally.ignored,
@@ -72,8 +82,10 @@ def reconcile(tally: Tally, catalogue: Catalogue, rule: SplitRule) -> Reconcilia
         duplicates=tally.duplicates,
         excluded=dict(tally.excluded),
         patients=len(patients),
-        train_patients=splits["train"],
-        holdout_patients=splits["holdout"],
-        patients_without_label=len(patients - labelled.keys()),
-        labels_without_images=sum(x.target not in targets for x in labels),
+        train_patients=held["train"],
+        holdout_patients=held["holdout"],
+        patients_in_both_splits=both,
+        patients_without_label=len(patients - splits.keys()),
+        images_without_label=images_without_label,
+        labels_without_images=labels_without_images,
     )

@@ -1,4 +1,4 @@
-"""The pipeline: choose frames, scale by modality, crop, enhance, resize, set channels.
+"""The pipeline: choose frames, crop, scale by modality, set channels, enhance, segment, resize.
 
 An 8-bit grey image that already has the plan's size comes out as exactly value / 255.
 """
@@ -14,13 +14,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from skimage import exposure, restoration, transform
 
-from fedward_client.preprocess import grey
+from fedward_client.preprocess.foreground import keep_foreground
+from fedward_client.preprocess.grey import scaling_for
 from fedward_client.preprocess.spec import PreprocessSpec
+from fedward_client.preprocess.values import Grey, clipped
 from fedward_common.errors import OperatorError
 
 Images = NDArray[np.float32]
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-_CLAHE_CLIP = 0.01
 
 
 def preprocess_file(data: bytes, spec: PreprocessSpec) -> Images:
@@ -33,11 +34,12 @@ def preprocess(instance: Dataset, spec: PreprocessSpec) -> Images:
 
     The de-identifier wrote it, so its pixels are native grey or interleaved RGB.
     """
-    stored = _chosen(_stored(instance), spec.max_frames)
-    stored = _region(stored, instance)
+    stored = _stored(instance)
+    numbers = _chosen(stored.shape[0], spec.max_frames)
+    stored = _region(stored[list(numbers)], instance)
     if stored.shape[-1] == 1:
-        frames = stored[..., 0].astype(np.float32)
-        scaled = grey.scaling_for(instance)(frames, instance, spec)[..., None]
+        grey = Grey(stored[..., 0].astype(np.float32), instance, numbers)
+        scaled = scaling_for(instance)(grey, spec)[..., None]
     else:
         scaled = stored.astype(np.float32) / np.float32((1 << int(instance.BitsStored)) - 1)
     return _finished(scaled, spec)
@@ -69,12 +71,11 @@ def _stored(instance: Dataset) -> NDArray[Any]:
     return np.frombuffer(instance.PixelData, kind, int(np.prod(shape))).reshape(shape)
 
 
-def _chosen(frames: NDArray[Any], limit: int) -> NDArray[Any]:
-    """At most ``limit`` frames, evenly spaced, the first and the last among them."""
-    if frames.shape[0] <= limit:
-        return frames
-    chosen = np.round(np.linspace(0, frames.shape[0] - 1, limit)).astype(int)
-    return np.take(frames, chosen, axis=0)
+def _chosen(frames: int, limit: int) -> tuple[int, ...]:
+    """At most ``limit`` frame numbers, evenly spaced, the first and the last among them."""
+    if frames <= limit:
+        return tuple(range(frames))
+    return tuple(np.round(np.linspace(0, frames - 1, limit)).astype(int).tolist())
 
 
 def _region(frames: NDArray[Any], instance: Dataset) -> NDArray[Any]:
@@ -122,17 +123,19 @@ def _noise(image: Images) -> float:
 
 
 def _enhanced(image: Images, spec: PreprocessSpec) -> Images:
+    """Denoise (non-local means, Buades 2005), segment, equalise (CLAHE, Zuiderveld 1994)."""
     if spec.denoise:
         sigma = _noise(image)
-        options = {"h": 0.8 * sigma, "sigma": sigma, "channel_axis": -1}
+        options = {"h": spec.denoise_strength * sigma, "sigma": sigma, "channel_axis": -1}
         image = restoration.denoise_nl_means(image, **options).reshape(image.shape)
+    image = keep_foreground(image, spec)
     if spec.clahe:
         layers = [
-            exposure.equalize_adapthist(image[..., c], clip_limit=_CLAHE_CLIP)
+            exposure.equalize_adapthist(image[..., c], clip_limit=spec.clahe_clip)
             for c in range(image.shape[-1])
         ]
         image = np.stack(layers, axis=-1)
-    return grey.clipped(image)
+    return clipped(image)
 
 
 def _resized(image: Images, size: int) -> Images:
@@ -143,4 +146,4 @@ def _resized(image: Images, size: int) -> Images:
     resized = transform.resize(  # type: ignore[no-untyped-call]
         image, (size, size), order=1, anti_aliasing=shrinks
     )
-    return grey.clipped(resized)
+    return clipped(resized)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedward_common.codec import digest
 from fedward_common.plan.sections import Preprocess as PreprocessSpec
 
-VERSION = 1
+VERSION = 2
 """Raised when the same specification starts to give other pixels: caches are then rebuilt."""
 
 __all__ = ["VERSION", "PreprocessSpec", "spec_digest"]

@@ -20,6 +20,9 @@ from fedward_common.randomness import RandomBytes
 DRAWS = 8
 """Uniform numbers per view, drawn whether used or not."""
 
+VIEW_BYTES = 4 * DRAWS
+"""Random bytes that a view takes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
@@ -64,7 +67,12 @@ class Augmentation:
 
 def draw(count: int, random: RandomBytes) -> NDArray[np.float32]:
     """Return what ``count`` views are made from: uniform float32 (count, DRAWS) in [-1, 1)."""
-    words = np.frombuffer(random(4 * count * DRAWS), dtype="<u4").reshape(count, DRAWS)
+    return uniform(random(count * VIEW_BYTES))
+
+
+def uniform(drawn: bytes) -> NDArray[np.float32]:
+    """Return random bytes, ``VIEW_BYTES`` a view, as uniform float32 (views, DRAWS) in [-1, 1)."""
+    words = np.frombuffer(drawn, dtype="<u4").reshape(-1, DRAWS)
     return ((words >> 8) * 2.0**-23 - 1.0).astype(np.float32)
 
 
@@ -76,23 +84,45 @@ def views(images: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
         draws: float32 (N * copies, DRAWS) from :func:`draw`.
         augmentation: What the draws mean; edges are extended, sampling is bilinear.
     """
-    repeated = torch.repeat_interleave(images, augmentation.copies, dim=0)
+    copies = augmentation.copies
     if not augmentation.changes_images:
-        return repeated
-    maps = _affine(draws, augmentation)
-    grid = functional.affine_grid(maps, list(repeated.shape), align_corners=False)
-    moved = functional.grid_sample(repeated, grid, padding_mode="border", align_corners=False)
-    contrast, brightness = (draws[:, 6:8] * augmentation.intensity).unbind(1)
-    return moved * (1 + contrast)[:, None, None, None] + brightness[:, None, None, None]
+        return torch.repeat_interleave(images, copies, dim=0)
+    count, channels, height, width = images.shape
+    # An image's views are sampled as one picture, one below the other.
+    places = _places(draws, height, width, augmentation).view(count, copies * height, width, 2)
+    moved = functional.grid_sample(images, places, padding_mode="border", align_corners=False)
+    moved = moved.view(count, channels, copies, height, width).transpose(1, 2)
+    contrast, brightness = (draws[:, 6:8] * augmentation.intensity).view(count, copies, 2).unbind(2)
+    shown = torch.addcmul(_spread(brightness), moved, _spread(1 + contrast))
+    return shown.reshape(count * copies, channels, height, width)
 
 
-def _affine(draws: Tensor, augmentation: Augmentation) -> Tensor:
-    """(N, 2, 3) maps from output to input coordinates, which run from -1 to 1."""
+def _spread(values: Tensor) -> Tensor:
+    """(N, copies) -> (N, copies, 1, 1, 1)."""
+    return values[:, :, None, None, None]
+
+
+def _places(draws: Tensor, height: int, width: int, augmentation: Augmentation) -> Tensor:
+    """Where each pixel of each view is read, float32 (views, H, W, 2): x and y from -1 to 1.
+
+    Each is linear in the pixel's column plus linear in its row: two additions to a broadcast.
+    """
     angle = draws[:, 0] * (augmentation.rotation * math.pi / 180)
     wide, high = (1 + draws[:, 1:3] * augmentation.zoom).unbind(1)
     right, down = (draws[:, 3:5] * (2 * augmentation.shift)).unbind(1)
-    mirror = torch.where(draws[:, 5] < 0, -1.0, 1.0) if augmentation.flip else 1.0
+    mirrored = torch.where(draws[:, 5] < 0, -wide, wide) if augmentation.flip else wide
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    first = torch.stack([mirror * cosine * wide, -sine * high, right], dim=1)
-    second = torch.stack([mirror * sine * wide, cosine * high, down], dim=1)
-    return torch.stack([first, second], dim=1)
+    columns, rows = (_centres(side, draws) for side in (width, height))
+    places = draws.new_empty((len(draws), height, width, 2))
+    for axis, (per_column, per_row, shift) in enumerate(
+        ((cosine * mirrored, -sine * high, right), (sine * mirrored, cosine * high, down))
+    ):
+        across = per_column[:, None] * columns
+        along = torch.addcmul(shift[:, None], per_row[:, None], rows)
+        torch.add(across[:, None, :], along[:, :, None], out=places[..., axis])
+    return places
+
+
+def _centres(side: int, like: Tensor) -> Tensor:
+    """Where the centres of ``side`` pixels lie between -1 and 1."""
+    return (2 * torch.arange(side, dtype=like.dtype, device=like.device) + 1) / side - 1

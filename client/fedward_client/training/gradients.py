@@ -8,6 +8,7 @@ patient's vector is clipped and added once the last of the patient's images has 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedward_client.training.augmentation import DRAWS, Augmentation, draw, views
-from fedward_client.training.per_sample import PerSample
+from fedward_client.training.augmentation import (
+    DRAWS,
+    VIEW_BYTES,
+    Augmentation,
+    uniform,
+    views,
+)
+from fedward_client.training.blocks import Dense, Gradients
+from fedward_client.training.engines import GradientEngine, open_engine
 from fedward_client.training.runtime import RuntimeOptions
 from fedward_common.errors import MisuseError
 from fedward_common.models.features import model_input_shape
@@ -44,7 +52,7 @@ class _Row:
     share: float
     first: bool
     last: bool
-    draws: NDArray[np.float32]
+    drawn: bytes
 
 
 def clipped_sum(
@@ -81,17 +89,22 @@ def clipped_sum(
         raise MisuseError("clip and images_per_patient must be positive")
     if spec.kind == "svm" and (augmentation.changes_images or augmentation.copies > 1):
         raise MisuseError("an svm's features are fixed: its augmentation must change nothing")
-    rows = max(1, runtime.micro_batch // augmentation.copies)
+    values = math.prod(model_input_shape(spec))
+    rows = max(1, runtime.views_per_pass(values) // augmentation.copies)
     stream = _rows(batch, images_per_patient, augmentation.copies, random)
     total = torch.zeros(parameters.shape, dtype=torch.float64)
     pending = torch.zeros_like(total)  # the open sum of a patient whom a chunk's end divides
-    with _threads(runtime.threads):
-        model = PerSample(spec, parameters, device=runtime.device, engine=runtime.engine)
-        passing = _Passing(spec, model, augmentation, standardisation, rows, runtime.device)
+    with _settings(runtime):
+        engine = open_engine(spec, parameters, runtime)
+        passing = _Passing(spec, engine, augmentation, standardisation, rows, runtime.device)
         while chunk := list(itertools.islice(stream, rows)):
-            vectors = _by_patient(chunk, passing.means(chunk), pending)
+            images = passing.gradients(chunk)
+            if all(row.first and row.last for row in chunk):
+                total += images.clipped_sum(clip).cpu()
+                continue
+            vectors = _by_patient(chunk, images.vectors().cpu(), pending)
             closed = len(vectors) if chunk[-1].last else len(vectors) - 1
-            total += _clipped(vectors[:closed], clip).sum(dim=0)
+            total += Gradients([Dense(vectors[:closed])]).clipped_sum(clip)
             pending = torch.zeros_like(total) if chunk[-1].last else vectors[-1]
     return total.numpy()
 
@@ -101,29 +114,29 @@ class _Passing:
     """The way of up to ``rows`` images through views and model."""
 
     spec: ModelSpec
-    model: PerSample
+    engine: GradientEngine
     augmentation: Augmentation
     standardisation: Standardisation
     rows: int
     device: str
 
-    def means(self, chunk: Sequence[_Row]) -> Tensor:
-        """Return each image's gradient, the mean over its views, float64 (len(chunk), d)."""
+    def gradients(self, chunk: Sequence[_Row]) -> Gradients:
+        """Return each image's gradient, the mean over its views."""
         copies = self.augmentation.copies
         inputs, labels, draws = (
             tensor.to(self.device) for tensor in _padded(chunk, self.rows, self.spec, copies)
         )
         shown = views(self.standardisation.apply(inputs), draws, self.augmentation)
-        gradients = self.model.gradients(shown, torch.repeat_interleave(labels, copies))
-        means = gradients.view(self.rows, copies, -1)[: len(chunk)].mean(dim=1)
-        return means.cpu().to(torch.float64)
+        every = self.engine.gradients(shown, torch.repeat_interleave(labels, copies), copies)
+        return every.first(len(chunk))
 
 
 def _rows(batch: Iterable[Patient], most: int, copies: int, random: RandomBytes) -> Iterator[_Row]:
     """The images of the batch in order; a patient's draws are taken together."""
     for patient in batch:
         chosen = _choose(len(patient.inputs), most, random)
-        draws = draw(len(chosen) * copies, random).reshape(len(chosen), copies, DRAWS)
+        size = copies * VIEW_BYTES
+        drawn = random(len(chosen) * size)
         for position, index in enumerate(chosen):
             yield _Row(
                 image=patient.inputs[index],
@@ -131,7 +144,7 @@ def _rows(batch: Iterable[Patient], most: int, copies: int, random: RandomBytes)
                 share=1.0 / len(chosen),
                 first=position == 0,
                 last=position == len(chosen) - 1,
-                draws=draws[position],
+                drawn=drawn[position * size : (position + 1) * size],
             )
 
 
@@ -149,11 +162,11 @@ def _padded(
     """One fixed shape whatever the chunk's length: its kernels are the same for every patient."""
     inputs = np.zeros((rows, *model_input_shape(spec)), dtype=np.float32)
     labels = np.zeros(rows, dtype=np.int64)
-    draws = np.zeros((rows, copies, DRAWS), dtype=np.float32)
+    draws = np.zeros((rows * copies, DRAWS), dtype=np.float32)
     for position, row in enumerate(chunk):
-        inputs[position], labels[position], draws[position] = row.image, row.label, row.draws
-    flat = draws.reshape(rows * copies, DRAWS)
-    return torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(flat)
+        inputs[position], labels[position] = row.image, row.label
+    draws[: len(chunk) * copies] = uniform(b"".join(row.drawn for row in chunk))
+    return torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(draws)
 
 
 def _by_patient(chunk: Sequence[_Row], means: Tensor, pending: Tensor) -> Tensor:
@@ -165,19 +178,14 @@ def _by_patient(chunk: Sequence[_Row], means: Tensor, pending: Tensor) -> Tensor
     return vectors.index_add_(0, torch.from_numpy(owners), means * shares[:, None])
 
 
-def _clipped(vectors: Tensor, clip: float) -> Tensor:
-    """Patients' float64 (P, d) vectors, made finite (B1), each scaled to norm at most ``clip``."""
-    finite = torch.nan_to_num(vectors, nan=0.0, posinf=0.0, neginf=0.0)
-    norms = torch.linalg.vector_norm(finite, dim=1, keepdim=True)
-    return finite * torch.clamp(clip / norms, max=1.0)
-
-
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with ``count`` torch threads, a setting of the whole process, then restore it."""
+def _settings(runtime: RuntimeOptions) -> Iterator[None]:
+    """Settings of the whole process while gradients are computed: threads, and exact kernels."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(runtime.threads)
     try:
-        yield
+        # On a GPU: the same sums each time, and no products of ten bits.
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            yield
     finally:
         torch.set_num_threads(before)

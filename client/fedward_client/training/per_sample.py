@@ -1,46 +1,42 @@
-"""The gradient of each input on its own, by Opacus' per-sample machinery."""
+"""Every image's gradient by Opacus' per-sample machinery: for layers that we have no rule for."""
 
 from __future__ import annotations
 
 import warnings
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedward_client.training.runtime import Engine
-from fedward_common.models.losses import per_image_loss
-from fedward_common.models.networks import build
-from fedward_common.models.parameters import load_flat
-from fedward_common.models.spec import ModelSpec
+from fedward_client.training.blocks import Dense, Gradients
+from fedward_common.models.losses import PerImageLoss
 
 # Images are data, not parameters: they need no gradient, which torch finds worth a warning.
 warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients")
 
 
 class PerSample:
-    """A model at fixed parameters that maps inputs to per-input gradients."""
+    """A network at fixed parameters that maps images to their gradients.
 
-    def __init__(
-        self, spec: ModelSpec, parameters: NDArray[np.float64], *, device: str, engine: Engine
-    ) -> None:
-        network = build(spec)
-        load_flat(network, parameters)
-        self._loss = per_image_loss(spec)
-        self._module = GradSampleModule(
-            network.to(device).train(),
-            loss_reduction="sum",
-            force_functorch=engine == "opacus-functorch",
-        )
+    Args:
+        network: Any that treats every row alone. It is taken over: it gets hooks.
+        loss: Of each row on its own.
+        functorch: Differentiate by vmap instead of by Opacus' rule for each layer.
+    """
 
-    def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return float32 (N, d) in flat order for inputs (N, *shape), labels int64 (N,)."""
+    def __init__(self, network: nn.Module, loss: PerImageLoss, *, functorch: bool) -> None:
+        self._loss = loss
+        self._module = GradSampleModule(network, loss_reduction="sum", force_functorch=functorch)
+
+    def gradients(self, inputs: Tensor, labels: Tensor, views: int) -> Gradients:
+        """See :class:`fedward_client.training.engines.GradientEngine`."""
         for parameter in self._module.parameters():
             parameter.grad_sample = None
             parameter.grad = None
         torch.autograd.backward(self._loss(self._module(inputs), labels).sum())
-        return torch.cat(
-            [parameter.grad_sample.flatten(1) for parameter in self._module.parameters()], dim=1
+        return Gradients(
+            [
+                Dense(parameter.grad_sample.unflatten(0, (-1, views)).mean(dim=1))
+                for parameter in self._module.parameters()
+            ]
         )

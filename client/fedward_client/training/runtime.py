@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fedward_common.errors import OperatorError
 
-Engine = Literal["opacus", "opacus-functorch"]
-"""``opacus``: its analytic rule per layer; ``opacus-functorch``: the same through vmap."""
+Engine = Literal["fedward", "opacus", "opacus-functorch"]
+"""``fedward``: one pass that keeps books, and Opacus for a model with layers that it does not know;
+``opacus``: Opacus' analytic rule per layer; ``opacus-functorch``: the same through vmap."""
+
+PASS_VALUES = 2**17
+"""Input values of one pass by default: what follows from them then stays near the processor."""
+
+PASS_VIEWS = 256
+"""Most views in one pass by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,18 +23,31 @@ class RuntimeOptions:
     """Choices that change speed and memory, never the guarantee: local, not part of the plan.
 
     Attributes:
-        micro_batch: Views in one pass through the model.
+        micro_batch: Views in one pass through the model; None fits it to the size of an input.
         threads: CPU threads of torch.
         device: A torch device such as ``cpu`` or ``cuda``.
-        engine: How per-sample gradients are computed.
+        engine: How every patient's gradient is computed.
+
+    Raises:
+        OperatorError: A value is out of range.
     """
 
-    micro_batch: int = 64
+    micro_batch: int | None = None
     threads: int = 1
     device: str = "cpu"
-    engine: Engine = "opacus"
+    engine: Engine = "fedward"
 
     def __post_init__(self) -> None:
         for name in ("micro_batch", "threads"):
-            if getattr(self, name) < 1:
-                raise OperatorError(f"runtime.{name}: {getattr(self, name)} is not positive")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OperatorError(f"runtime.{name}: {value} is not positive")
+        if self.engine not in get_args(Engine):
+            names = ", ".join(get_args(Engine))
+            raise OperatorError(f"runtime.engine: {self.engine!r} is not one of {names}")
+
+    def views_per_pass(self, values: int) -> int:
+        """Return how many inputs of ``values`` numbers each pass through the model together."""
+        if self.micro_batch is not None:
+            return self.micro_batch
+        return max(1, min(PASS_VIEWS, PASS_VALUES // values))

@@ -73,16 +73,29 @@ class Cohort(Section):
 
 
 class Preprocess(Section):
-    """How a cleaned instance becomes a ``(channels, size, size)`` float32 image in [0, 1]."""
+    """How a cleaned instance becomes a ``(channels, size, size)`` float32 image in [0, 1].
+
+    CT: Hounsfield units. MR: percentiles, or z-scores up to ``mr_zscore_limit`` deviations. PET:
+    standardised uptake in g/ml. NM: counts. ``clahe_clip``: share of a tile's pixels in one grey
+    level. ``denoise_strength``: filter strength in standard deviations of the image's noise.
+    """
 
     size: Annotated[int, Field(ge=16, le=512)] = 64
     channels: Literal[1, 3] = 1
     ct_center: float = 40.0
     ct_width: Positive = 400.0
+    mr_normalisation: Literal["percentile", "zscore"] = "percentile"
     mr_low_percentile: Annotated[float, Field(ge=0, le=100)] = 1.0
     mr_high_percentile: Annotated[float, Field(ge=0, le=100)] = 99.0
+    mr_zscore_limit: Positive = 3.0
+    pet_suv_max: Positive = 10.0
+    nm_high_percentile: Annotated[float, Field(gt=0, le=100)] = 100.0
+    foreground: Literal["off", "otsu", "lung"] = "off"
+    foreground_use: Literal["mask", "crop"] = "mask"
     clahe: bool = False
+    clahe_clip: Annotated[float, Field(gt=0, le=1)] = 0.01
     denoise: bool = False
+    denoise_strength: Positive = 0.8
     max_frames: Annotated[int, Field(ge=1, le=1024)] = 16
 
 

@@ -87,10 +87,6 @@ class RenyiFilter:
             return 0.0
         return max(0.0, float(np.min(cost + self._offset)))
 
-    def allows(self, cost: Array) -> bool:
-        """Say whether a composed ``cost`` stays within the cap."""
-        return self.epsilon_of(cost) <= self.epsilon
-
 
 def _conversion(delta: float | Array, orders: Array | None = None) -> Array:
     """What proposition 12 adds to a Rényi divergence to make it epsilon at ``delta``."""

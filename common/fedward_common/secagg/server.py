@@ -19,6 +19,19 @@ import numpy.typing as npt
 
 from fedward_common.errors import PeerError
 from fedward_common.keys import check_encryption_public
+from fedward_common.secagg.blame import (
+    Complaints,
+    joined,
+    missing_shares,
+    to_blame,
+    to_blame_for,
+)
+from fedward_common.secagg.closing import (
+    RoundAbortedError,
+    check_enough,
+    check_same,
+    check_sender,
+)
 from fedward_common.secagg.context import (
     Attempt,
     RoundContext,
@@ -39,25 +52,25 @@ from fedward_common.secagg.messages import (
 from fedward_common.secagg.parameters import Group
 from fedward_common.secagg.prg import U32, apply_masks
 from fedward_common.secagg.transcript import Transcript
-from fedward_common.secagg.unmasking import masks_to_remove, rebuild
-
-
-class RoundAbortedError(PeerError):
-    """Too few sites answered, or their shares do not open the sum: retry with the next e."""
+from fedward_common.secagg.unmasking import LostSeedError, masks_to_remove, rebuild
 
 
 @dataclass(frozen=True)
 class CollectingShares:
-    """A3.1: waiting for the sites' round keys and share records."""
+    """A3.1: waiting for the sites' round keys and share records.
+
+    ``left_out`` are sites that dealt wrong shares before: they are not taken into U1.
+    """
 
     group: Group
     e: int
+    left_out: frozenset[int] = frozenset()
     messages: Mapping[int, ShareMessage] = field(default_factory=dict)
 
     @property
     def waiting(self) -> frozenset[int]:
         """The sites that have not answered."""
-        return frozenset(range(self.group.size)) - self.messages.keys()
+        return frozenset(range(self.group.size)) - self.left_out - self.messages.keys()
 
     def receive(self, index: int, message: ShareMessage) -> CollectingShares:
         """Take the message of the site that the transport authenticated as ``index``.
@@ -65,9 +78,11 @@ class CollectingShares:
         Raises:
             PeerError: it is malformed, not of this attempt, badly signed or a second one.
         """
-        _check_sender(index, message.key.index, self.e, message.e)
+        check_sender(index, message.key.index, self.e, message.e)
+        if index in self.left_out:
+            raise PeerError(f"site {index} is left out of this study's rounds")
         if index in self.messages:
-            _check_same(self.messages[index], message)
+            check_same(self.messages[index], message)
             return self
         message.key.verify(self.group, self.e)
         # A site that announced a point of low order would make every peer refuse the round.
@@ -85,7 +100,7 @@ class CollectingShares:
         Raises:
             RoundAbortedError: fewer than t_min sites answered.
         """
-        _check_enough(len(self.messages), self.group.t_min, "share records")
+        check_enough(len(self.messages), self.group.t_min, "share records")
         u1 = sorted(self.messages)
         keys = tuple(self.messages[i].key for i in u1)
         requests = {
@@ -117,10 +132,10 @@ class CollectingAddends:
         Raises:
             PeerError: it is not of U1 or this attempt, badly signed, too long, or a second one.
         """
-        _check_sender(index, message.index, self.attempt.context.e, message.e)
+        check_sender(index, message.index, self.attempt.context.e, message.e)
         signed = SignedHash(index, addend_hash(message.y), message.signature)
         if index in self.hashes:
-            _check_same(self.hashes[index], signed)
+            check_same(self.hashes[index], signed)
             return self
         if index not in self.waiting:
             raise PeerError(f"site {index} is not in U1")
@@ -141,15 +156,18 @@ class CollectingAddends:
             RoundAbortedError: fewer than t_min sites answered, or too few of them hold shares of
                 some site of U1.
         """
-        _check_enough(len(self.hashes), self.attempt.group.t_min, "masked addends")
+        group = self.attempt.group
+        complaints = missing_shares(sorted(self.attempt.u1), self.missing)
+        dealers = to_blame(group, complaints)
+        check_enough(len(self.hashes), group.t_min, "masked addends", dealers)
         for key in self.attempt.keys:
-            holders = sum(key.index not in self.missing[i] for i in self.hashes)
-            _check_enough(
-                holders, self.attempt.group.threshold, f"holders of shares of site {key.index}"
+            holders = len(self.hashes) - len(complaints.get(key.index, ()))
+            check_enough(
+                holders, group.threshold, f"holders of shares of site {key.index}", dealers
             )
         hashes = tuple(self.hashes[i] for i in sorted(self.hashes))
         request = AgreeRequest(self.attempt.context.e, hashes)
-        state = CollectingAgreements(self.attempt, self.total, hashes)
+        state = CollectingAgreements(self.attempt, self.total, hashes, complaints)
         return state, dict.fromkeys((item.index for item in hashes), request)
 
 
@@ -160,6 +178,7 @@ class CollectingAgreements:
     attempt: Attempt
     total: npt.NDArray[np.uint32]
     hashes: tuple[SignedHash, ...]
+    complaints: Complaints
     agreements: Mapping[int, SignedAgreement] = field(default_factory=dict)
 
     @cached_property
@@ -178,10 +197,10 @@ class CollectingAgreements:
         Raises:
             PeerError: it is not of U2 or this attempt, not valid, or a second one.
         """
-        _check_sender(index, message.index, self.attempt.context.e, message.e)
+        check_sender(index, message.index, self.attempt.context.e, message.e)
         agreement = SignedAgreement(index, message.signature)
         if index in self.agreements:
-            _check_same(self.agreements[index], agreement)
+            check_same(self.agreements[index], agreement)
             return self
         if index not in self.waiting:
             raise PeerError(f"site {index} is not in U2")
@@ -194,22 +213,33 @@ class CollectingAgreements:
         Raises:
             RoundAbortedError: fewer than t sites agreed.
         """
-        _check_enough(len(self.agreements), self.attempt.group.threshold, "agreements")
+        check_enough(len(self.agreements), self.attempt.group.threshold, "agreements")
         agreements = tuple(self.agreements[i] for i in sorted(self.agreements))
-        request = UnmaskRequest(self.attempt.context.e, agreements)
-        state = CollectingReveals(self.attempt, self.total, self.hashes, agreements)
-        return state, dict.fromkeys((item.index for item in agreements), request)
+        state = CollectingReveals(
+            self.attempt, self.total, self.hashes, self.complaints, agreements
+        )
+        return state, dict.fromkeys((item.index for item in agreements), state.request)
 
 
 @dataclass(frozen=True)
 class CollectingReveals:
-    """A3.4: waiting for the shares of the sites that agreed."""
+    """A3.4: waiting for the shares of the sites that agreed.
+
+    From here on the attempt must be finished: a site that released never serves this public input
+    again (A2). ``server_store`` keeps the state through a crash of the server.
+    """
 
     attempt: Attempt
     total: npt.NDArray[np.uint32]
     hashes: tuple[SignedHash, ...]
+    complaints: Complaints
     agreements: tuple[SignedAgreement, ...]
     replies: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
+
+    @property
+    def request(self) -> UnmaskRequest:
+        """What every site that agreed is asked: the same bytes as often as it takes."""
+        return UnmaskRequest(self.attempt.context.e, self.agreements)
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -222,9 +252,9 @@ class CollectingReveals:
         Raises:
             PeerError: it did not agree, is not of this attempt, malformed, or a second one.
         """
-        _check_sender(index, message.index, self.attempt.context.e, message.e)
+        check_sender(index, message.index, self.attempt.context.e, message.e)
         if index in self.replies:
-            _check_same(self.replies[index], message.shares)
+            check_same(self.replies[index], message.shares)
             return self
         if index not in self.waiting:
             raise PeerError(f"site {index} was not asked for shares")
@@ -239,49 +269,34 @@ class CollectingReveals:
             RoundAbortedError: fewer than t sites answered, or no set of their shares gives the
                 seeds that were committed to.
         """
-        _check_enough(len(self.replies), self.attempt.group.threshold, "replies with shares")
+        check_enough(len(self.replies), self.attempt.group.threshold, "replies with shares")
         survivors = tuple(item.index for item in self.hashes)
         try:
-            seeds = rebuild(self.attempt, survivors, self.replies)
-        except PeerError as error:
-            raise RoundAbortedError(str(error)) from error
+            rebuilt = rebuild(self.attempt, survivors, self.replies)
+        except LostSeedError as error:
+            dealers = to_blame_for(self.attempt.group, self.complaints, error)
+            raise RoundAbortedError(str(error), dealers) from error
         total = self.total.copy()
-        apply_masks(total, masks_to_remove(self.attempt, survivors, seeds))
-        transcript = Transcript(
-            self.attempt.context,
-            self.attempt.keys,
-            self.hashes,
-            self.agreements,
-            tuple(seed.reveal() for seed in seeds),
-        )
-        return Summed(total, transcript), {}
+        apply_masks(total, masks_to_remove(self.attempt, survivors, rebuilt.seeds))
+        seeds = tuple(seed.reveal() for seed in rebuilt.seeds)
+        attempt = self.attempt
+        transcript = Transcript(attempt.context, attempt.keys, self.hashes, self.agreements, seeds)
+        dealers = to_blame(self.attempt.group, joined(self.complaints, rebuilt.wrong))
+        return Summed(total, transcript, dealers), {}
 
 
 @dataclass(frozen=True)
 class Summed:
-    """A3.5: the sum of the addends of U2, uint32 of shape (d,), and what proves it."""
+    """A3.5: the sum of the addends of U2, uint32 of shape (d,), and what proves it.
+
+    ``dealers`` dealt wrong shares to more than c members, though not to too many.
+    """
 
     total: npt.NDArray[np.uint32]
     transcript: Transcript
+    dealers: tuple[int, ...]
 
 
 ServerState = (
     CollectingShares | CollectingAddends | CollectingAgreements | CollectingReveals | Summed
 )
-
-
-def _check_sender(index: int, claimed: int, own: int, e: int) -> None:
-    if claimed != index:
-        raise PeerError(f"site {index} sent a message in the name of site {claimed}")
-    if e != own:
-        raise PeerError(f"site {index} sent a message of attempt {e} during attempt {own}")
-
-
-def _check_same(stored: object, repeated: object) -> None:
-    if stored != repeated:
-        raise PeerError("a site sent a second message that differs from its first")
-
-
-def _check_enough(count: int, needed: int, what: str) -> None:
-    if count < needed:
-        raise RoundAbortedError(f"{count} {what}, and {needed} are needed; retry the round")

@@ -131,6 +131,63 @@ class Transcript:
         return attempt
 
 
+class Recount:
+    """A round's sum computed again, one served addend after another: one vector in memory (A3.5).
+
+    ``context`` and ``dimension`` d are the member's own idea of the round.
+
+    Raises:
+        PeerError: the transcript does not verify.
+    """
+
+    def __init__(
+        self, group: Group, context: RoundContext, transcript: Transcript, dimension: int
+    ) -> None:
+        self._attempt = transcript.verify(group, context)
+        self._transcript = transcript
+        self._total = np.zeros(dimension, dtype=U32)
+        self._counted = 0
+
+    @property
+    def awaited(self) -> int | None:
+        """The site of U2 whose addend comes next, in roster order; None after the last."""
+        survivors = self._transcript.survivors
+        return survivors[self._counted] if self._counted < len(survivors) else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every addend of U2 was counted."""
+        return self.awaited is None
+
+    def add(self, index: int, y: bytes) -> None:
+        """Count the addend of site ``index``, little-endian uint32 of shape (d,).
+
+        Raises:
+            PeerError: it is not the one awaited, of another length, or not what its site signed.
+        """
+        if index != self.awaited:
+            raise PeerError(f"an addend of site {index} was served, not that of {self.awaited}")
+        if len(y) != self._total.nbytes:
+            raise PeerError(f"the served addend of site {index} has a wrong length")
+        if addend_hash(y) != self._transcript.hashes[self._counted].addend_hash:
+            raise PeerError(f"the served addend of site {index} is not the one it signed")
+        self._total += np.frombuffer(y, dtype=U32)
+        self._counted += 1
+
+    def total(self) -> npt.NDArray[np.uint32]:
+        """Return the sum of the addends of U2 without their masks, uint32 of shape (d,).
+
+        Raises:
+            PeerError: an addend of U2 was not served.
+        """
+        if self.awaited is not None:
+            raise PeerError(f"the addend of site {self.awaited} was not served")
+        total = self._total.copy()
+        seeds = [SecretBytes(seed) for seed in self._transcript.seeds]
+        apply_masks(total, masks_to_remove(self._attempt, self._transcript.survivors, seeds))
+        return total
+
+
 def verify_transcript(
     group: Group, context: RoundContext, transcript: Transcript, ys: Mapping[int, bytes]
 ) -> npt.NDArray[np.uint32]:
@@ -141,17 +198,11 @@ def verify_transcript(
     Raises:
         PeerError: the transcript does not verify, or the addends are not those that were signed.
     """
-    attempt = transcript.verify(group, context)
     if set(ys) != set(transcript.survivors) or len({len(y) for y in ys.values()}) != 1:
         raise PeerError("the served addends are not one of equal length for each site of U2")
     if len(next(iter(ys.values()))) % U32.itemsize:
         raise PeerError("the served addends are not whole ring elements")
-    for item in transcript.hashes:
-        if addend_hash(ys[item.index]) != item.addend_hash:
-            raise PeerError(f"the served addend of site {item.index} is not the one it signed")
-    total = np.zeros(len(next(iter(ys.values()))) // U32.itemsize, dtype=U32)
-    for y in ys.values():
-        total += np.frombuffer(y, dtype=U32)
-    seeds = [SecretBytes(seed) for seed in transcript.seeds]
-    apply_masks(total, masks_to_remove(attempt, transcript.survivors, seeds))
-    return total
+    recount = Recount(group, context, transcript, len(next(iter(ys.values()))) // U32.itemsize)
+    for index in transcript.survivors:
+        recount.add(index, ys[index])
+    return recount.total()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from fedward_common.errors import PeerError
@@ -10,7 +12,7 @@ from fedward_common.keys import encryption_public
 from fedward_common.secagg.context import Attempt, RoundKey
 from fedward_common.secagg.kdf import commitment, pair_mask_key, round_private, self_mask_key
 from fedward_common.secagg.prg import Mask
-from fedward_common.secagg.shamir import combine, subsets
+from fedward_common.secagg.shamir import MAX_SUBSETS, combine, subsets
 from fedward_common.secret import SecretBytes
 
 
@@ -21,19 +23,44 @@ def matches(attempt: Attempt, key: RoundKey, seed: SecretBytes, *, survivor: boo
     return encryption_public(round_private(seed, attempt.pre, key.index)) == key.A
 
 
+class LostSeedError(PeerError):
+    """No set of the shares gives the seed that site ``dealer`` committed to.
+
+    ``exhausted`` says that every set of t of the ``shares`` shares was tried.
+    """
+
+    def __init__(self, dealer: int, shares: int, threshold: int) -> None:
+        super().__init__(f"no {threshold} of {shares} shares rebuild the seed of site {dealer}")
+        self.dealer = dealer
+        self.shares = shares
+        self.exhausted = math.comb(shares, threshold) <= MAX_SUBSETS
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The seeds of U1 in roster order, and by dealer the holders whose share was wrong.
+
+    Wrong shares that were in nobody's way are not looked for.
+    """
+
+    seeds: tuple[SecretBytes, ...]
+    wrong: Mapping[int, tuple[int, ...]]
+
+
 def rebuild(
     attempt: Attempt, survivors: Collection[int], replies: Mapping[int, Sequence[bytes]]
-) -> tuple[SecretBytes, ...]:
+) -> Rebuilt:
     """Rebuild one seed for each site of U1, in roster order.
 
     ``replies`` are the shares of A3.4 by holder, each in that order. A set of holders
     that gave a right seed is tried first for the next, so that wrong shares cost one search.
 
     Raises:
-        PeerError: no set of shares gives a seed that matches its commitment.
+        LostSeedError: no set of shares gives a seed that matches its commitment.
     """
     threshold = attempt.group.threshold
     seeds: list[SecretBytes] = []
+    wrong: dict[int, tuple[int, ...]] = {}
     good: tuple[int, ...] = ()
     for position, key in enumerate(attempt.keys):
         shares = {
@@ -42,18 +69,30 @@ def rebuild(
             if reply[position]
         }
         first = (good,) if good and set(good) <= set(shares) else ()
-        for holders in chain(first, subsets(tuple(shares), threshold)):
+        for tried, holders in enumerate(chain(first, subsets(tuple(shares), threshold))):
             seed = combine({holder: shares[holder] for holder in holders})
             survivor = key.index in survivors
             if seed is not None and matches(attempt, key, seed, survivor=survivor):
                 seeds.append(seed)
                 good = holders
+                if tried:
+                    wrong[key.index] = _misfits(shares, holders, seed)
                 break
         else:
-            raise PeerError(
-                f"no {threshold} of {len(shares)} shares rebuild the seed of site {key.index}"
-            )
-    return tuple(seeds)
+            raise LostSeedError(key.index, len(shares), threshold)
+    return Rebuilt(tuple(seeds), wrong)
+
+
+def _misfits(
+    shares: Mapping[int, SecretBytes], good: Sequence[int], seed: SecretBytes
+) -> tuple[int, ...]:
+    """The holders whose share does not lie on the polynomial of ``good``, which gives ``seed``."""
+    kept = good[1:]
+    return tuple(
+        holder
+        for holder in shares
+        if holder not in good and combine({h: shares[h] for h in (*kept, holder)}) != seed
+    )
 
 
 def masks_to_remove(

@@ -16,6 +16,8 @@ from fedward_common.files import write_atomic
 
 if TYPE_CHECKING:
     from fedward_simulations.bench.comparison import Result
+    from fedward_simulations.bench.deid import Result as Deidentified
+    from fedward_simulations.bench.training import Result as Trained
 
 PEERS = {"Flower": "flower-secagg+", "CKKS": "tenseal-ckks"}
 
@@ -69,6 +71,116 @@ def secagg(
         typer.echo(text)
     else:
         _show(results)
+
+
+@app.command()
+def deid(
+    slices: Annotated[int, typer.Option("--slices", help="CT slices of 512 x 512.", min=1)] = 500,
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Measure others too.")] = True,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the JSON document.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
+) -> None:
+    """Time de-identification beside dicognito, dicom-anonymizer and deid, on the same slices.
+
+    Example: fedward-simulate bench deid --slices 100 --out deid.json
+    """
+    from fedward_simulations.bench.deid import compare
+
+    console = Console(stderr=True, quiet=as_json)
+    result = compare(slices, peers=peers, notice=lambda line: console.print(line, highlight=False))
+    text = json.dumps(result.document, indent=2)
+    if out:
+        write_atomic(out, f"{text}\n".encode())
+    if as_json:
+        typer.echo(text)
+    else:
+        _show_deid(result)
+
+
+def _show_deid(result: Deidentified) -> None:
+    """Speeds and ratios, then growth."""
+    table = Table(
+        title=f"{result.slices} CT slices of 512 x 512, 16 bit; one process.",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("")
+    for column in ("slices per CPU s", "ours, times as fast"):
+        table.add_column(column, justify="right")
+    for speed in result.speeds:
+        ratio = result.ratios.get(speed.name)
+        measured = f"{speed.slices_per_second:.0f}" if speed.slices_per_second else speed.reason
+        table.add_row(speed.name, measured, "-" if ratio is None else f"{ratio:.1f}")
+    Console().print(table)
+    for growth in result.growth:
+        mean = 1000 * growth.seconds / growth.slices
+        working = growth.working_bytes / 1e6
+        typer.echo(f"{growth.slices} slices: {mean:.2f} CPU ms each, {working:.1f} MB of memory")
+
+
+@app.command()
+def training(
+    sides: Annotated[list[int], typer.Option("--side", help="Pixels; may be repeated.")] = [  # noqa: B006
+        28,
+        64,
+        224,
+    ],
+    copies: Annotated[
+        list[int], typer.Option("--copies", help="Views of an image; may be repeated.", min=1)
+    ] = [1, 4],  # noqa: B006
+    repeats: Annotated[int, typer.Option("--repeats", help="Interleaved runs.", min=1)] = 7,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Memory too.")] = True,
+    plot: Annotated[Path | None, typer.Option("--plot", help="File for a PNG.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the JSON document.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
+) -> None:
+    """Time private training on one thread beside plain torch and the modes of Opacus.
+
+    Example: fedward-simulate bench training --side 28 --copies 1 --no-memory
+    """
+    from fedward_simulations.bench.training import compare, document
+    from fedward_simulations.bench.training_modes import Case
+
+    console = Console(stderr=True, quiet=as_json)
+    cases = [Case(side, count) for side in sides for count in copies]
+    results = compare(
+        cases,
+        lambda line: console.print(line, highlight=False),
+        repeats=repeats,
+        memory=memory,
+    )
+    text = json.dumps(document(results), indent=2)
+    if out:
+        write_atomic(out, f"{text}\n".encode())
+    if plot:
+        from fedward_simulations.bench.training_plot import draw
+
+        write_atomic(plot, draw(results))
+    if as_json:
+        typer.echo(text)
+    else:
+        _show_training(results)
+
+
+def _show_training(results: list[Trained]) -> None:
+    """Each mode's speed and, in brackets, its multiple of plain torch's."""
+    table = Table(
+        title="Training, one thread: views per CPU second (times plain torch), peak MB.",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    for column in ("px", "views", *(measure.mode for measure in results[0].measures)):
+        table.add_column(column, justify="right")
+    for result in results:
+        cells = [
+            f"{one.images_per_second:.0f} ({one.ratio:.2f})"
+            + (f"\n{one.peak_bytes / 1e6:.0f} MB" if one.peak_bytes else "")
+            for one in result.measures
+        ]
+        table.add_row(str(result.case.side), str(result.case.copies), *cells)
+    Console().print(table)
 
 
 def _show(results: list[Result]) -> None:

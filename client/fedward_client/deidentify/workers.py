@@ -1,0 +1,212 @@
+"""De-identification in processes of its own: bytes in, outcome out.
+
+A worker is a fresh interpreter that holds the secret and the profile in memory: both come through
+its standard input, never through its arguments, its environment or a file. It ends when its input
+closes, so it does not outlive a killed parent. What becomes of a file depends on that file alone:
+any number of workers gives the same outcomes, in the order of the input.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Self, TypeVar
+
+from fedward_client.deidentify.engine import Deidentifier
+from fedward_client.deidentify.outcome import Action, Cleaned, Identifiers, Quarantined, Reason
+from fedward_client.deidentify.profile import Profile
+from fedward_common.codec import MAX_PAYLOAD_BYTES, decode, encode
+from fedward_common.errors import MisuseError, StorageError
+from fedward_common.secret import SecretBytes
+
+Key = TypeVar("Key")
+Outcome = Cleaned | Quarantined
+
+SHARE = 16
+"""Files a worker must have to be worth its start, which takes about a second."""
+
+_LENGTH = struct.Struct(">Q")
+_LOG_ENTRY = struct.Struct(">IB")
+_ACTIONS = tuple(Action)
+
+
+@dataclass(frozen=True)
+class Method:
+    """All that decides what becomes of a file: the secret of the pseudonyms, and the profile."""
+
+    secret: SecretBytes
+    profile: Profile
+
+    def engine(self) -> Deidentifier:
+        """Return a de-identifier for this process."""
+        return Deidentifier(self.secret, self.profile)
+
+
+class Cleaners:
+    """``count`` worker processes behind one call that any thread may make. Use it in a ``with``."""
+
+    def __init__(self, method: Method, count: int) -> None:
+        self._method = method
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
+        self._all: list[subprocess.Popen[bytes]] = []
+        for _ in range(count):
+            self._idle.put(None)
+
+    def deidentify(self, data: bytes) -> Outcome:
+        """De-identify one file in the next worker that is free.
+
+        Raises:
+            StorageError: the worker ended, for want of memory most likely. The next call has a new
+                one.
+        """
+        worker = self._idle.get()
+        try:
+            worker = worker or self._started()
+            _send(worker.stdin, data)
+            outcome = _unpacked(_receive(worker.stdout))
+        except (OSError, EOFError) as error:
+            if worker is not None:
+                _end(worker)
+            worker = None
+            raise StorageError(
+                "a de-identifying process ended; free memory or use fewer --jobs, then run it again"
+            ) from error
+        finally:
+            self._idle.put(worker)
+        return outcome
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._all:
+            _end(worker)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("FEDWARD_")}
+        worker = subprocess.Popen(  # noqa: S603  this very module
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        )
+        self._all.append(worker)
+        profile = self._method.profile.model_dump_json(by_alias=True)
+        _send(worker.stdin, encode((self._method.secret.reveal(), profile)))
+        return worker
+
+
+def clean_in_order(
+    method: Method, sources: Iterable[tuple[Key, bytes]], jobs: int
+) -> Iterator[tuple[Key, Outcome]]:
+    """De-identify ``sources`` (key, file) and yield (key, outcome) in their order.
+
+    At most ``jobs`` + 2 files are held at once. One job works in this process.
+
+    Raises:
+        StorageError: a worker ended.
+    """
+    if jobs == 1:
+        engine = method.engine()
+        for key, data in sources:
+            yield key, engine.deidentify(data)
+        return
+    waiting: deque[tuple[Key, Future[Outcome]]] = deque()
+    with Cleaners(method, jobs) as cleaners, ThreadPoolExecutor(jobs) as threads:
+        try:
+            for key, data in sources:
+                waiting.append((key, threads.submit(cleaners.deidentify, data)))
+                if len(waiting) > jobs + 1:
+                    yield _next(waiting)
+            while waiting:
+                yield _next(waiting)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def useful_jobs(wanted: int, files: int) -> int:
+    """Return how many workers are worth starting for so many files; 0 wanted means every core."""
+    cores = wanted or len(os.sched_getaffinity(0))
+    return max(1, min(cores, files // SHARE))
+
+
+def _next(waiting: deque[tuple[Key, Future[Outcome]]]) -> tuple[Key, Outcome]:
+    key, future = waiting.popleft()
+    return key, future.result()
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.wait()
+    for stream in (worker.stdin, worker.stdout):
+        if stream is not None:
+            with suppress(OSError):  # what was buffered for it is of no use any more
+                stream.close()
+
+
+def _send(stream: IO[bytes] | None, message: bytes) -> None:
+    if stream is None:
+        raise EOFError
+    stream.write(_LENGTH.pack(len(message)))
+    stream.write(message)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes] | None) -> bytes:
+    header = stream.read(_LENGTH.size) if stream else b""
+    if stream is None or len(header) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(header)
+    message = stream.read(length)
+    if len(message) < length:
+        raise EOFError
+    return message
+
+
+def _packed(outcome: Outcome) -> bytes:
+    if isinstance(outcome, Quarantined):
+        return encode((str(outcome.reason),))
+    who = outcome.identifiers
+    log = b"".join(_LOG_ENTRY.pack(tag, _ACTIONS.index(action)) for tag, action in outcome.log)
+    names = (who.patient, who.study, who.series, who.instance)
+    return encode((names, outcome.modality, log, outcome.data))
+
+
+def _unpacked(message: bytes) -> Outcome:
+    match decode(message, max_bytes=MAX_PAYLOAD_BYTES):
+        case (str(reason),):
+            return Quarantined(Reason(reason))
+        case (tuple(names), str(modality), bytes(log), bytes(data)):
+            actions = tuple((tag, _ACTIONS[index]) for tag, index in _LOG_ENTRY.iter_unpack(log))
+            return Cleaned(data, Identifiers(*map(str, names)), modality, actions)
+        case _:
+            raise MisuseError("a de-identifying process sent a malformed outcome")
+
+
+def _serve() -> None:
+    """The worker's loop: clean what is sent until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    with suppress(EOFError, BrokenPipeError):
+        match decode(_receive(source), max_bytes=MAX_PAYLOAD_BYTES):
+            case (bytes(secret), str(profile)):
+                method = Method(SecretBytes(secret), Profile.model_validate_json(profile))
+            case _:
+                raise MisuseError("a de-identifying process was sent a malformed method")
+        engine = method.engine()
+        while True:
+            _send(sink, _packed(engine.deidentify(_receive(source))))
+
+
+if __name__ == "__main__":
+    _serve()

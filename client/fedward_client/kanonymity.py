@@ -1,0 +1,100 @@
+"""k-anonymity of what is shown of a table (Sweeney 2002): no shown group has fewer than k members.
+
+Cells are suppressed first, then rows. Suppression is complementary: what is hidden is never a
+single small number that the totals would give away. This guards tables of metadata that leave the
+operator's own screen; what leaves the hospital is a private sum, and no table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedward_common.errors import MisuseError
+
+K = 5
+"""The smallest group that may be shown."""
+
+SUPPRESSED = "*"
+"""Stands for a suppressed cell."""
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of equal rows with their sizes, none below k; ``hidden`` rows are in none of them.
+
+    ``hidden`` is 0 or at least k; it is None if the whole table has fewer than k rows.
+    """
+
+    shown: tuple[tuple[Key, int], ...]
+    hidden: int | None
+
+
+def anonymous_groups(rows: Iterable[Sequence[str]], k: int = K) -> Groups:
+    """Group rows of quasi-identifiers, one row a person, so that every shown group has k members.
+
+    The rows of small groups lose their most distinguishing column, then the next, until they are
+    enough; those that never are, are hidden.
+
+    Raises:
+        MisuseError: k is below 2, or the rows differ in length.
+    """
+    _check(k)
+    counts = Counter(tuple(row) for row in rows)
+    widths = {len(key) for key in counts}
+    if len(widths) > 1:
+        raise MisuseError("rows of one table have equally many columns")
+    total = counts.total()
+    if total < k:
+        return Groups((), None if total else 0)
+    order = _most_distinguishing_first(counts, max(widths, default=0))
+    for column in order:
+        counts = _without(counts, column, k)
+    hidden = counts.pop((SUPPRESSED,) * len(order), 0) if order else 0
+    sizes = dict(counts)
+    while 0 < hidden < k:  # a small remainder would show as the total less the groups
+        hidden += sizes.pop(min(sizes, key=lambda key: (sizes[key], key)))
+    return Groups(tuple(sorted(sizes.items())), hidden)
+
+
+def anonymous_counts(counts: Mapping[str, int], k: int = K) -> Mapping[str, int | None]:
+    """Hide (None) the counts of 1 to k-1, and as many more that their sum does not give one away.
+
+    For counts that are shown beside their total: at least two are hidden, of at least k members
+    together, or none. Counts of zero are nobody's, and shown.
+
+    Raises:
+        MisuseError: k is below 2.
+    """
+    _check(k)
+    hidden = {name for name, count in counts.items() if 0 < count < k}
+    larger = sorted((count, name) for name, count in counts.items() if count >= k)
+    for _, name in larger:
+        together = sum(counts[one] for one in hidden)
+        is_ambiguous = len(hidden) > 1 and together > len(hidden)  # else all of them are ones
+        if not hidden or (is_ambiguous and together >= k):
+            break
+        hidden.add(name)
+    return {name: None if name in hidden else count for name, count in counts.items()}
+
+
+def _check(k: int) -> None:
+    if k < 2:
+        raise MisuseError("a group of one is not anonymous: k is at least 2")
+
+
+def _most_distinguishing_first(counts: Counter[Key], width: int) -> list[int]:
+    values = [len({key[column] for key in counts}) for column in range(width)]
+    return sorted(range(width), key=lambda column: -values[column])
+
+
+def _without(counts: Counter[Key], column: int, k: int) -> Counter[Key]:
+    """Suppress one column in the rows of all groups that are too small."""
+    merged: Counter[Key] = Counter()
+    for key, count in counts.items():
+        is_small = count < k
+        merged[(*key[:column], SUPPRESSED, *key[column + 1 :]) if is_small else key] += count
+    return merged

@@ -1,0 +1,142 @@
+"""Worker processes: the outcomes of one process, no secret outside it, no trace of a killed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from tests.dicom_cases import SECRET, encoded, file_bytes, image, noise
+
+from fedward_client.deidentify.outcome import Cleaned, Quarantined, Reason
+from fedward_client.deidentify.profile import Profile
+from fedward_client.deidentify.workers import (
+    SHARE,
+    Cleaners,
+    Method,
+    _packed,
+    _unpacked,
+    clean_in_order,
+    useful_jobs,
+)
+from fedward_common.errors import StorageError
+from fedward_common.secret import SecretBytes
+
+METHOD = Method(SECRET, Profile.for_local_training())
+
+
+def sources():
+    files = ("CT_small.dcm", "MR_small.dcm", "test-SR.dcm", "MR_small_jp2klossless.dcm")
+    ds = image(noise((30, 30)), study="1.2.1", series="1.2.2", instance="1.2.3")
+    return [*map(file_bytes, files), b"not DICOM", encoded(ds)] * 2
+
+
+def test_outcomes_are_those_of_one_process_in_the_order_of_the_input():
+    alone, together = (list(clean_in_order(METHOD, enumerate(sources()), n)) for n in (1, 3))
+    assert [key for key, _ in together] == list(range(12))
+    assert together == alone
+    assert {type(outcome) for _, outcome in alone} == {Cleaned, Quarantined}
+
+
+def test_an_outcome_survives_the_pipe_whole():
+    """A new field of an outcome has to travel too."""
+    assert [f.name for f in fields(Cleaned)] == ["data", "identifiers", "modality", "log"]
+    assert [f.name for f in fields(Quarantined)] == ["reason"]
+    for reason in Reason:
+        assert _unpacked(_packed(Quarantined(reason))) == Quarantined(reason)
+
+
+def test_a_profile_reaches_the_workers():
+    kept = Profile.model_validate({"retain": {"uids": True}})
+    with Cleaners(Method(SECRET, kept), 1) as cleaners:
+        ds = image(noise((20, 20)))
+        assert cleaners.deidentify(encoded(ds)).identifiers.instance == ds.SOPInstanceUID
+
+
+def test_the_secret_is_in_no_argument_and_no_environment():
+    secret = bytes(range(65, 97))
+    with Cleaners(Method(SecretBytes(secret), Profile()), 1) as cleaners:
+        cleaners.deidentify(b"")
+        (worker,) = cleaners._all
+        for file in ("cmdline", "environ"):
+            content = (Path("/proc") / str(worker.pid) / file).read_bytes()
+            assert content
+            assert secret not in content
+            assert secret.hex().encode() not in content
+
+
+def test_a_worker_that_dies_is_an_error_and_the_next_call_has_a_new_one():
+    with Cleaners(METHOD, 1) as cleaners:
+        assert isinstance(cleaners.deidentify(file_bytes("CT_small.dcm")), Cleaned)
+        os.kill(cleaners._all[0].pid, signal.SIGKILL)
+        with pytest.raises(StorageError, match="--jobs"):
+            cleaners.deidentify(file_bytes("CT_small.dcm"))
+        assert isinstance(cleaners.deidentify(file_bytes("CT_small.dcm")), Cleaned)
+
+
+def test_an_error_of_the_source_ends_the_workers():
+    def failing():
+        yield 0, file_bytes("CT_small.dcm")
+        raise StorageError("the disk")
+
+    before = children()
+    with pytest.raises(StorageError, match="the disk"):
+        list(clean_in_order(METHOD, failing(), 2))
+    assert children() <= before
+
+
+def test_few_files_are_cleaned_in_this_process():
+    assert useful_jobs(8, SHARE) == 1
+    assert useful_jobs(8, 3 * SHARE) == 3
+    assert useful_jobs(2, 1000) == 2
+    assert useful_jobs(0, 10**6) == len(os.sched_getaffinity(0))
+
+
+CHILD = """
+import sys
+from tests.unit.test_deidentify_workers import METHOD, file_bytes
+from fedward_client.deidentify.workers import Cleaners
+cleaners = Cleaners(METHOD, 1)
+cleaners.deidentify(file_bytes("CT_small.dcm"))
+print(cleaners._all[0].pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_worker_outlives_a_killed_parent():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdin.close()
+    parent.stdout.close()
+    for _ in range(200):
+        if not alive(worker):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the worker is still there")
+
+
+def alive(pid):
+    try:
+        state = (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def children():
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= set((task / "children").read_text().split())
+    return found

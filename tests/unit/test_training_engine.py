@@ -1,0 +1,228 @@
+"""The book-keeping engine: equal to Opacus and to float64, whatever the layers and the batch."""
+
+from __future__ import annotations
+
+import math
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from fedward_client.training.augmentation import DRAWS, Augmentation, draw, views
+from fedward_client.training.blocks import Dense, Gradients, Outer
+from fedward_client.training.bookkeeping import BookKeeping, knows
+from fedward_client.training.engines import engine_for, open_engine
+from fedward_client.training.gradients import Patient, clipped_sum
+from fedward_client.training.per_sample import PerSample
+from fedward_client.training.runtime import RuntimeOptions
+from fedward_common.errors import MisuseError, OperatorError
+from fedward_common.models.features import model_input_shape
+from fedward_common.models.losses import per_image_loss
+from fedward_common.models.networks import build
+from fedward_common.models.parameters import initial_parameters, load_flat, parameter_count
+from fedward_common.models.prediction import identity_standardisation
+from fedward_common.models.spec import ModelSpec
+
+G = 2.0**-18
+SPECS = {
+    "cnn": ModelSpec(kind="cnn", input_shape=(1, 28, 28)),
+    "cnn-64": ModelSpec(kind="cnn", input_shape=(3, 64, 64), classes=3, width=8),
+    "cnn-classic": ModelSpec(kind="cnn-classic", input_shape=(1, 28, 28), classes=3),
+    "svm": ModelSpec(kind="svm", input_shape=(6,), features="columns", classes=4),
+}
+MOVED = Augmentation(copies=3, shift=0.1, rotation=15, zoom=0.2, flip=True, intensity=0.3)
+STILL = Augmentation()
+
+
+def bytes_from(seed: int):
+    rng = np.random.default_rng(seed)
+    return lambda count: rng.bytes(count)
+
+
+def squares(outputs, labels):
+    """A loss of each row alone, for networks of any output."""
+    return (outputs - labels[:, None]).square().sum(dim=1)
+
+
+class Residual(nn.Module):
+    """A block that is no chain, to show that books do not depend on one."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        return inputs + self.inner(inputs)
+
+
+@st.composite
+def networks(draw):
+    """(network on (N, 2, 9, 9), whatever its depth, kernels, strides, norms, pools and biases)."""
+    pick = lambda *options: draw(st.sampled_from(options))  # noqa: E731
+    channels, side, layers = 2, 9, []
+    for _ in range(draw(st.integers(1, 3))):
+        out, kernel, stride, padding = pick(2, 4), pick(1, 3), pick(1, 2), pick(0, 1)
+        if side + 2 * padding < kernel:
+            break
+        bias = pick(True, False)
+        layers.append(nn.Conv2d(channels, out, kernel, stride, padding, bias=bias))
+        channels, side = out, (side + 2 * padding - kernel) // stride + 1
+        if side > 1 and pick(True, False):
+            layers.append(nn.GroupNorm(pick(1, 2), channels))
+        layers.append(pick(nn.Tanh(), nn.ReLU(), nn.Softplus()))
+        if pick(True, False):
+            inner = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+            layers.append(Residual(nn.Sequential(inner, nn.Tanh())))
+    if pick(True, False):
+        side = min(side, 2)
+        layers.append(nn.AdaptiveAvgPool2d(side))
+    layers += [nn.Flatten(), nn.Linear(channels * side**2, 5, bias=pick(True, False))]
+    if pick(True, False):
+        layers += [nn.Tanh(), nn.Linear(5, 3)]
+    return nn.Sequential(*layers)
+
+
+def copied(network: nn.Module) -> nn.Module:
+    buffer = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+    torch.nn.utils.vector_to_parameters(buffer, network.parameters())
+    import copy
+
+    return copy.deepcopy(network)
+
+
+@given(networks(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_every_images_gradient_is_that_of_opacus(network, images, copies, seed):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(images * copies, 2, 9, 9, generator=generator)
+    labels = torch.randint(0, 3, (images * copies,), generator=generator)
+    theirs = PerSample(copied(network), squares, functorch=False).gradients(inputs, labels, copies)
+    assert knows(network)
+    ours = BookKeeping(network, squares).gradients(inputs, labels, copies)
+    expected, got = theirs.vectors(), ours.vectors()
+    assert got.shape == expected.shape
+    assert got.dtype == torch.float64
+    scale = expected.norm(dim=1) + 1e-3
+    assert ((got - expected).norm(dim=1) <= 2e-5 * scale).all()
+
+
+@given(networks(), st.integers(1, 5), st.integers(1, 3), st.floats(1e-3, 1e3))
+@settings(max_examples=40, deadline=None)
+def test_norms_and_sums_are_those_of_the_vectors_in_double_precision(
+    network, images, copies, clip
+):
+    inputs = torch.randn(images * copies, 2, 9, 9, generator=torch.Generator().manual_seed(images))
+    labels = torch.zeros(images * copies, dtype=torch.int64)
+    gradients = BookKeeping(network, squares).gradients(inputs, labels, copies)
+    vectors = gradients.vectors()
+    assert torch.allclose(gradients.norms(), vectors.norm(dim=1), rtol=1e-12, atol=1e-300)
+    factors = torch.linspace(0.1, 1, images, dtype=torch.float64)
+    expected = factors @ vectors
+    error = (gradients.weighted_sum(factors) - expected).norm()
+    assert error <= 1e-13 * vectors.norm(dim=1).sum()
+    shrunk = vectors * torch.clamp(clip / vectors.norm(dim=1, keepdim=True), max=1)
+    assert (gradients.clipped_sum(clip) - shrunk.sum(dim=0)).norm() <= 1e-12 * clip * images
+    part = gradients.first(1)
+    assert torch.equal(part.vectors(), vectors[:1])
+
+
+def some_parameters(spec: ModelSpec) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(size=parameter_count(spec))
+    return initial_parameters(spec, 5) + 0.1 * noise
+
+
+def some_patients(spec: ModelSpec, counts, seed: int = 0) -> list[Patient]:
+    rng = np.random.default_rng(seed)
+    return [
+        Patient(
+            rng.random((count, *model_input_shape(spec)), dtype=np.float32),
+            int(rng.integers(spec.classes)),
+        )
+        for count in counts
+    ]
+
+
+def summed(spec: ModelSpec, batch, seed: int = 3, **changes) -> np.ndarray:
+    arguments = {
+        "parameters": some_parameters(spec),
+        "clip": 1.0,
+        "images_per_patient": 4,
+        "augmentation": STILL,
+        "standardisation": identity_standardisation(),
+        "random": bytes_from(seed),
+        "runtime": RuntimeOptions(),
+    } | changes
+    return clipped_sum(spec, arguments.pop("parameters"), batch, **arguments)
+
+
+@given(
+    name=st.sampled_from(sorted(SPECS)),
+    counts=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    most=st.integers(1, 3),
+    moved=st.booleans(),
+    micro_batch=st.sampled_from([1, 4, 7, None]),
+    clip=st.sampled_from([1e-3, 0.5, 1e6]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_clipped_sum_is_that_of_opacus(name, counts, most, moved, micro_batch, clip):
+    spec = SPECS[name]
+    batch = some_patients(spec, counts)
+    augmentation = MOVED if moved and spec.is_image else STILL
+    changes = {"clip": clip, "images_per_patient": most, "augmentation": augmentation}
+    both = [
+        summed(spec, batch, runtime=RuntimeOptions(engine=engine, micro_batch=size), **changes)
+        for engine, size in (("fedward", micro_batch), ("opacus", 8))
+    ]
+    assert np.linalg.norm(both[0] - both[1]) <= 2e-5 * min(clip * len(batch), 100.0)
+
+
+def in_double(spec: ModelSpec, patient: Patient) -> np.ndarray:
+    """One patient's mean gradient with every operation in float64, by plain autograd."""
+    module = build(spec)
+    load_flat(module, some_parameters(spec))
+    module.double()
+    inputs = torch.from_numpy(patient.inputs).double()
+    labels = torch.full((len(inputs),), patient.label)
+    per_image_loss(spec)(module(inputs), labels).mean().backward()
+    return np.concatenate([value.grad.numpy().ravel() for value in module.parameters()])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.5])
+@pytest.mark.parametrize("name", SPECS)
+def test_the_error_of_norms_and_sums_is_within_the_plans_slack(name, share):
+    """B3: g is 2^-18 times the largest batch; the model itself is in float32."""
+    spec = SPECS[name]
+    batch = some_patients(spec, [1] * 12)
+    vectors = [in_double(spec, patient) for patient in batch]
+    norms = np.array([np.linalg.norm(vector) for vector in vectors])
+    clip = share * float(np.median(norms))
+    exact = sum(v * min(1, clip / norm) for v, norm in zip(vectors, norms, strict=True))
+    got = summed(spec, batch, clip=clip)
+    assert np.linalg.norm(got - exact) <= G * len(batch) * clip
+    alone = np.array([np.linalg.norm(summed(spec, [patient], clip=1e9)) for patient in batch])
+    assert (np.abs(alone - norms) <= G * norms).all()
+    without = summed(spec, batch[:5] + batch[6:], clip=clip)
+    assert np.linalg.norm(got - without) <= clip * (1 + G)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e200, 3e38, -1e30])
+@pytest.mark.parametrize("place", [0, 40, -1])
+@pytest.mark.parametrize("name", SPECS)
+def test_a_hostile_model_gives_the_sum_that_opacus_gives(name, place, value):
+    spec = SPECS[name]
+    parameters = some_parameters(spec)
+    parameters[place] = value
+    batch = some_patients(spec, [1, 3, 1])
+    ours, theirs = (
+        summed(spec, batch, parameters=parameters, runtime=RuntimeOptions(engine=engine))
+        for engine in ("fedward", "opacus")
+    )
+    assert np.isfinite(ours).all()
+    assert np.linalg.norm(ours) <= 3 * (1 + G)
+    assert np.linalg.norm(ours - theirs) <= 1e-4
