@@ -5,7 +5,7 @@ says something when it is measured on the second. Contrast is counted in grey le
 scaled to 0..255 between its extremes: the text is brighter or darker by that much than the median
 of the pixels that it covers (a solid value), or than each of them (``blended``), before clipping.
 
-Two letters or fewer (side markers, "L", "R") are not identifying and are left in place by design.
+Letters are 8 to 60 pixels high, at most a sixth of the image. Two letters or fewer (side markers, "L", "R") are not identifying and are left in place by design.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ def _sample(
     accents = family not in ("scanner", "cmr10", "cmss10", "cmtt10")
     strings = STRINGS[split] + (UMLAUTS[split] if accents else ())
     text = str(rng.choice(strings))
-    size = int(np.exp(rng.uniform(np.log(8), np.log(60))))
+    largest = min(60, min(plain.shape) // 6)
+    size = int(np.exp(rng.uniform(np.log(8), np.log(largest))))
     glyphs = _rendered(family, text, size)
     if rng.random() < 0.1:
         glyphs = np.rot90(glyphs)

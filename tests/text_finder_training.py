@@ -44,7 +44,7 @@ SMOOTH = (
 )  # fmt: skip
 SMALLEST, LARGEST = 3.6, 20.0
 POSITIVES, NEGATIVES = 20, 50
-LAYERS = (strokes.FEATURES, 96, 16, 1)
+LAYERS = (strokes.FEATURES, 128, 24, 1)
 EPOCHS, BATCH = 24, 2048
 
 Rng = np.random.Generator

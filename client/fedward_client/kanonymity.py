@@ -63,22 +63,22 @@ def anonymous_groups(rows: Iterable[Sequence[str]], k: int = K) -> Groups:
 def anonymous_counts(counts: Mapping[str, int], k: int = K) -> Mapping[str, int | None]:
     """Hide (None) the counts of 1 to k-1, and as many more that their sum does not give one away.
 
-    For counts that are shown beside their total: at least two are hidden, of at least k members
-    together, or none. Counts of zero are nobody's, and shown.
+    For counts that are shown beside their total. The next larger counts are hidden, equal ones
+    together, until those hidden differ and are at least k: any exchange of hidden values then shows
+    the same table, even to somebody who knows this rule. Counts of zero are nobody's, and shown.
+    Where all counts are hidden, a total may still tell (two ones are a total of two).
 
     Raises:
         MisuseError: k is below 2.
     """
     _check(k)
-    hidden = {name for name, count in counts.items() if 0 < count < k}
-    larger = sorted((count, name) for name, count in counts.items() if count >= k)
-    for _, name in larger:
-        together = sum(counts[one] for one in hidden)
-        is_ambiguous = len(hidden) > 1 and together > len(hidden)  # else all of them are ones
-        if not hidden or (is_ambiguous and together >= k):
-            break
-        hidden.add(name)
-    return {name: None if name in hidden else count for name, count in counts.items()}
+    sizes = sorted({count for count in counts.values() if count >= k}, reverse=True)
+    cutoff = k - 1
+    hidden = [count for count in counts.values() if 0 < count < k]
+    while hidden and sizes and (len(set(hidden)) < 2 or sum(hidden) < k):
+        cutoff = sizes.pop()
+        hidden = [count for count in counts.values() if 0 < count <= cutoff]
+    return {name: None if 0 < n <= cutoff else n for name, n in counts.items()}
 
 
 def _check(k: int) -> None:

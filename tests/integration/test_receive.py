@@ -111,8 +111,10 @@ def test_titles_that_are_not_ours_or_not_known(site, images):
     with receiving(site, "--calling", CALLER) as (process, port):
         assert "Called AE Title" in storescu(port, one, title="OTHER").stderr
         assert "Calling AE Title" in storescu(port, one, caller="STRANGER").stderr
-        report, _ = ended(process)
+        report, err = ended(process)
     assert report["found"] == 0
+    assert err.count("an association was refused") == 2
+    assert "STRANGER" not in err
 
 
 def test_tls_with_the_right_and_the_wrong_certificate(site, images, tmp_path):

@@ -10,10 +10,16 @@ import sys
 import time
 
 import pytest
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.pld import PLDAccountant
+from tests.killed_site import KilledSites
+from tests.world import GRADIENT, World, coordinate, make_world
 
 from fedward_client.database import open_database
-from fedward_client.ledger import Ledger
+from fedward_client.ledger import Debit, Ledger
 from fedward_client.policy import AccountCap, Caps
+from fedward_common.messages import REPLIES, MaskOrder, Message, StepReply, decode_message
+from fedward_server import coordinator
 
 CAPS = Caps(train=AccountCap(epsilon=100.0, delta=1e-5))
 
@@ -63,3 +69,78 @@ def test_killed_at_random_moments_the_ledger_holds_every_debit_that_was_acknowle
         assert spent >= epsilon
         epsilon = spent
     assert acknowledged > 24
+
+
+SITE = "site-1"
+SUMS, ATTEMPTS = 120, 1000
+
+
+class Enough(Exception):  # noqa: N818  (the test ends the server)
+    pass
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Four sites, of which three must contribute, and more sums than there are kills."""
+    queries = [
+        {"kind": "count", "noise_multiplier": 30.0},
+        {**GRADIENT, "noise_multiplier": 30.0, "rounds": SUMS - 1},
+    ]
+    root = tmp_path_factory.mktemp("killed") / "study"
+    return make_world(root, 4, queries=queries, schedule={"maximum_attempts": ATTEMPTS})
+
+
+def epsilon_of(world: World, attempts: list[Debit]) -> float:
+    """Straight from dp_accounting, of the queries that these attempts ran."""
+    accountant = PLDAccountant(value_discretization_interval=1e-4)
+    for task in world.study.tasks:
+        count = sum(debit.query == task.name for debit in attempts)
+        if count:
+            event = GaussianDpEvent(task.query.noise_multiplier)
+            accountant.compose(PoissonSampledDpEvent(task.sampling_rate, event), count)
+    return float(accountant.get_epsilon(CAPS.train.delta)) if attempts else 0.0
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_site_killed_in_a_study_has_debited_whatever_left_it_once(
+    study, tmp_path, monkeypatch, kills
+):
+    """An independent recorder at the server's door sees what left; the ledger never says less."""
+    monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.0)
+    world = study.copy(tmp_path / "world")
+    left: set[tuple[bytes, int]] = set()
+    seen: list[float] = []
+
+    def record(name: str, order: Message, reply: bytes) -> None:
+        if name == SITE and isinstance(order, MaskOrder):
+            assert isinstance(decode_message(reply, REPLIES), StepReply)
+            left.add((order.study, order.e))
+
+    def check() -> None:
+        ledger = Ledger(open_database(world.root / SITE / "site.db"))  # verifies the chain
+        entries = ledger.entries()
+        debited = [(debit.study, debit.e) for debit in entries]
+        assert len(debited) == len(set(debited))
+        assert left <= set(debited)
+        spent = ledger.spent("train", CAPS)
+        seen.append(spent.epsilon)
+        truth = [debit for debit in entries if (debit.study, debit.e) in left]
+        assert spent.epsilon_fixed >= epsilon_of(world, truth) - 1e-3
+        assert spent.epsilon_fixed == pytest.approx(epsilon_of(world, entries), abs=1e-3)
+
+    def enough(_: object) -> None:
+        if sites.died >= kills:
+            raise Enough
+
+    with KilledSites(
+        world, victim=SITE, kills=kills, moments=random.Random(kills), on_order=record
+    ) as sites:
+        sites.on_death = check
+        with pytest.raises(Enough):
+            coordinate(sites, enough).run()
+        kinds = {reply.kind for _, _, reply in sites.refused}
+    assert sites.died == kills
+    check()
+    assert seen == sorted(seen)  # never lower than before
+    assert len(left) >= kills // 2  # it was killed at work
+    assert "IntegrityError" not in kinds  # a restart is no rollback

@@ -11,7 +11,6 @@ from tests.dicom_cases import TOKEN, encoded, image, noise
 from tests.dicom_network import CALLER, TITLE, found, part, serving
 
 from fedward_client.cohort import image_cohort
-from fedward_client.deidentify.workers import SHARE
 from fedward_client.intake.add import add_folder, deidentifier_of
 from fedward_client.intake.dicomweb import Source, fetch
 from fedward_client.intake.receiver import Endpoint, Receiver
@@ -83,14 +82,14 @@ def test_workers_receiver_and_fetch_leave_nothing_in_clear(tmp_path, monkeypatch
 
     pacs = tmp_path / "pacs"
     pacs.mkdir()
-    for number in range(2 * SHARE):
+    for number in range(16):
         ds, traces = planted(noise((64, 64), number))
         runs += traces
         (pacs / f"{number}.dcm").write_bytes(encoded(ds))
     with open_site(tmp_path / "site") as site:
         seen = []
         add_folder(site, pacs, jobs=2, progress=lambda *_: seen.append(look()))
-        everything += b"".join(seen[::8])
+        everything += b"".join(seen[::4])
         sent, traces = planted(noise((64, 64), 100))
         runs += traces
         with Receiver(site, Endpoint(TITLE, 0), jobs=1) as receiver:

@@ -65,7 +65,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(history=HISTORIES, delta=st.sampled_from([1e-5, 1e-6, 1e-3]))
 def test_epsilon_of_any_history_equals_dp_accounting(history, delta):
     """Queries of both kinds, sampled and of every patient, in any mixture and number."""

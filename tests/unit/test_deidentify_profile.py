@@ -46,7 +46,7 @@ def test_defaults_are_careful():
     profile = Profile()
     assert profile.options == {"dates-modified"}
     assert profile.missing_patient_id == "quarantine"
-    assert set(profile.pixels.model_dump().values()) <= {"mask", "quarantine"}
+    assert not set(profile.pixels.model_dump().values()) & {"keep", "off"}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,7 @@ def test_the_documented_profile_is_the_default():
     shown = tomllib.loads(text.split("```toml")[1].split("```")[0])
     assert Profile.model_validate(shown) == Profile()
     assert shown["retain"].keys() == Profile().retain.model_dump().keys()
+    assert shown["pixels"].keys() == Profile().pixels.model_dump().keys()
     assert shown["clean"].keys() == Profile().clean.model_dump().keys()
     creators = {creator for creator, _, _ in private.safe_attributes()}
     assert f"{len(private.safe_attributes())} attributes of {len(creators)} creators" in text

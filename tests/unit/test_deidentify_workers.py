@@ -19,12 +19,13 @@ from fedward_client.deidentify.workers import (
     SHARE,
     Cleaners,
     Method,
+    _answer,
     _packed,
     _unpacked,
     clean_in_order,
     useful_jobs,
 )
-from fedward_common.errors import StorageError
+from fedward_common.errors import OperatorError, StorageError
 from fedward_common.secret import SecretBytes
 
 METHOD = Method(SECRET, Profile.for_local_training())
@@ -49,6 +50,15 @@ def test_an_outcome_survives_the_pipe_whole():
     assert [f.name for f in fields(Quarantined)] == ["reason"]
     for reason in Reason:
         assert _unpacked(_packed(Quarantined(reason))) == Quarantined(reason)
+
+
+def test_what_a_person_must_mend_is_said_by_the_parent():
+    class Engine:
+        def deidentify(self, data):
+            raise OperatorError("pixels.ocr: not installed")
+
+    with pytest.raises(OperatorError, match=r"pixels\.ocr: not installed"):
+        _unpacked(_answer(Engine(), b""))
 
 
 def test_a_profile_reaches_the_workers():
@@ -91,10 +101,12 @@ def test_an_error_of_the_source_ends_the_workers():
 
 
 def test_few_files_are_cleaned_in_this_process():
-    assert useful_jobs(8, SHARE) == 1
-    assert useful_jobs(8, 3 * SHARE) == 3
-    assert useful_jobs(2, 1000) == 2
-    assert useful_jobs(0, 10**6) == len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    assert useful_jobs(0, SHARE) == 1
+    assert useful_jobs(0, 2 * SHARE) == min(cores, 2)
+    assert useful_jobs(0, 10**6) == cores
+    assert useful_jobs(8, 3) == 3
+    assert useful_jobs(8, 0) == 1
 
 
 CHILD = """

@@ -109,7 +109,7 @@ def test_spending_equals_the_accountant_and_the_filter_is_a_little_above(ledger)
 
 
 KINDS = tuple(
-    replace(GRADIENT, noise_multiplier=noise, sampling_rate=rate, scale=2.0**21)
+    replace(GRADIENT, noise_multiplier=noise, sampling_rate=rate, ring_bound=200_000_000)
     for noise, rate in ((3.1, 0.05), (5.8, 0.2), (8.0, 1.0), (30.0, 1.0))
 )
 
@@ -124,7 +124,7 @@ def told(events: list[tuple[float, float]]) -> float:
 
 
 @settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     history=st.lists(

@@ -28,6 +28,18 @@ STAGING = ".fedward-unfinished"
 DUPLICATE = "its SOP instance UID is that of an earlier file"
 UNREADABLE = "cannot be read"
 
+_SUBJECT = {
+    **dict.fromkeys(
+        (
+            Action.DECODED, Action.TRIMMED, Action.HIGH_BITS, Action.REGIONS, Action.MASKED,
+            Action.TEXT,
+        ),
+        "images,",
+    ),
+    Action.NO_REGION: "warning,",
+}  # fmt: skip
+"""What a count of actions counts, where it is not attributes."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -45,7 +57,7 @@ class Release:
         return (
             f"files found: {self.found}, written: {self.written}",
             *(f"refused, {reason}: {count}" for reason, count in sorted(self.refused.items())),
-            *(f"attributes {action}: {count}" for action, count in sorted(self.actions.items())),
+            *(f"{_SUBJECT.get(a, 'attributes')} {a}: {n}" for a, n in sorted(self.actions.items())),
         )
 
     def to_json(self) -> Mapping[str, object]:

@@ -35,7 +35,9 @@ _TOUCHING = np.ones((3, 3), dtype=int)
 _FULL_SHARE, _SMALL_TILE = 0.5, 4
 _LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.3, 6
 _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
-_GAP, _MARGIN, _NEW_SHARE, _PAD = 0.15, 0.15, 0.25, 1
+_GAP, _NEW_SHARE, _PAD = 0.15, 0.25, 0
+_LYING, _OVERLAP, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.6, 3.0, 0.5
+_MARGIN, _END_MARGIN = 0.15, 0.8
 
 
 def find_text(image: NDArray[Any]) -> list[Box]:
@@ -52,14 +54,7 @@ def find_text(image: NDArray[Any]) -> list[Box]:
             if box is not None:
                 unexplained[box[1] : box[3], box[0] : box[2]] = 0
                 boxes.append(box)
-    rows, columns = image.shape
-    shifted = (
-        (box[0] - BORDER, box[1] - BORDER, box[2] - BORDER, box[3] - BORDER) for box in boxes
-    )
-    clipped = (
-        (max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)) for x0, y0, x1, y1 in shifted
-    )
-    return [box for box in clipped if box[0] < box[2] and box[1] < box[3]]
+    return _within(_lines(boxes), image.shape)
 
 
 @cache
@@ -146,7 +141,7 @@ def _fitted(place: Box, edges: Plane, unexplained: Plane) -> Box | None:
     strong = max(_STRONG_EDGE, _STRONG_SHARE * threshold)
     for across in (height // 4, 0):
         box = _grown(box, edges > strong, height, across)
-    return _widened(box, 1 + int(_MARGIN * height), edges.shape)
+    return box
 
 
 def _grown(box: Box, strokes: _Mask, height: int, across: int) -> Box:
@@ -163,6 +158,61 @@ def _grown(box: Box, strokes: _Mask, height: int, across: int) -> Box:
     return _joined(box, _around(held, x0, y0)) if held.any() else box
 
 
+def _lines(boxes: list[Box]) -> list[Box]:
+    """Join boxes that stand in one line: what is too faint between or beside them is text too."""
+    lines: list[Box] = []
+    for box in boxes:
+        current = box
+        while partners := [other for other in lines if _in_line(current, other)]:
+            lines = [other for other in lines if other not in partners]
+            for other in partners:
+                current = _joined(current, other)
+        lines.append(current)
+    return lines
+
+
+def _in_line(a: Box, b: Box) -> bool:
+    return _follows(a, b) or _follows(_turned(a), _turned(b))
+
+
+def _follows(a: Box, b: Box) -> bool:
+    """True if two boxes stand side by side, touching or of like height, and one is no tall one."""
+    (wide, high), (other_wide, other_high) = _sides(a), _sides(b)
+    if wide < _LYING * high and other_wide < _LYING * other_high:
+        return False
+    low, tall = sorted((high, other_high))
+    overlap = min(a[3], b[3]) - max(a[1], b[1])
+    gap = max(a[0], b[0]) - min(a[2], b[2])
+    if overlap < _OVERLAP * low:
+        return False
+    return gap <= _REACH * low if tall <= _LIKE * low else gap <= _TOUCH * low and tall <= 3 * low
+
+
+def _sides(box: Box) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _turned(box: Box) -> Box:
+    return box[1], box[0], box[3], box[2]
+
+
+def _within(boxes: list[Box], shape: tuple[int, ...]) -> list[Box]:
+    """Add margins, most of them along the line, and return to the image's own pixels."""
+    rows, columns = shape
+    fitted = []
+    for x0, y0, x1, y1 in boxes:
+        height = min(x1 - x0, y1 - y0)
+        across, along = 1 + int(_MARGIN * height), 1 + int(_END_MARGIN * height)
+        right, down = (along, across) if x1 - x0 >= y1 - y0 else (across, along)
+        box = (
+            max(0, x0 - BORDER - right), max(0, y0 - BORDER - down),
+            min(columns, x1 - BORDER + right), min(rows, y1 - BORDER + down),
+        )  # fmt: skip
+        if box[0] < box[2] and box[1] < box[3]:
+            fitted.append(box)
+    return fitted
+
+
 def _joined(a: Box, b: Box) -> Box:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
@@ -171,11 +221,4 @@ def _around(mask: _Mask, x: int, y: int) -> Box:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (
         x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1,
-    )  # fmt: skip
-
-
-def _widened(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
-    return (
-        max(0, box[0] - margin), max(0, box[1] - margin),
-        min(shape[1], box[2] + margin), min(shape[0], box[3] + margin),
     )  # fmt: skip

@@ -25,14 +25,14 @@ from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Action, Cleaned, Identifiers, Quarantined, Reason
 from fedward_client.deidentify.profile import Profile
 from fedward_common.codec import MAX_PAYLOAD_BYTES, decode, encode
-from fedward_common.errors import MisuseError, StorageError
+from fedward_common.errors import MisuseError, OperatorError, StorageError
 from fedward_common.secret import SecretBytes
 
 Key = TypeVar("Key")
 Outcome = Cleaned | Quarantined
 
-SHARE = 16
-"""Files a worker must have to be worth its start, which takes about a second."""
+SHARE = 64
+"""Files a worker must have to be worth its start, which takes a second or two of CPU."""
 
 _LENGTH = struct.Struct(">Q")
 _LOG_ENTRY = struct.Struct(">IB")
@@ -65,6 +65,7 @@ class Cleaners:
         """De-identify one file in the next worker that is free.
 
         Raises:
+            OperatorError: the profile asks for what is not installed.
             StorageError: the worker ended, for want of memory most likely. The next call has a new
                 one.
         """
@@ -135,9 +136,10 @@ def clean_in_order(
 
 
 def useful_jobs(wanted: int, files: int) -> int:
-    """Return how many workers are worth starting for so many files; 0 wanted means every core."""
-    cores = wanted or len(os.sched_getaffinity(0))
-    return max(1, min(cores, files // SHARE))
+    """Return how many workers to start for so many files; 0 wanted: as many as are worth it."""
+    if wanted:
+        return max(1, min(wanted, files))
+    return max(1, min(len(os.sched_getaffinity(0)), files // SHARE))
 
 
 def _next(waiting: deque[tuple[Key, Future[Outcome]]]) -> tuple[Key, Outcome]:
@@ -186,11 +188,20 @@ def _unpacked(message: bytes) -> Outcome:
     match decode(message, max_bytes=MAX_PAYLOAD_BYTES):
         case (str(reason),):
             return Quarantined(Reason(reason))
+        case ("operator", str(problem)):
+            raise OperatorError(problem)
         case (tuple(names), str(modality), bytes(log), bytes(data)):
             actions = tuple((tag, _ACTIONS[index]) for tag, index in _LOG_ENTRY.iter_unpack(log))
             return Cleaned(data, Identifiers(*map(str, names)), modality, actions)
         case _:
             raise MisuseError("a de-identifying process sent a malformed outcome")
+
+
+def _answer(engine: Deidentifier, data: bytes) -> bytes:
+    try:
+        return _packed(engine.deidentify(data))
+    except OperatorError as error:
+        return encode(("operator", str(error)))
 
 
 def _serve() -> None:
@@ -205,7 +216,7 @@ def _serve() -> None:
                 raise MisuseError("a de-identifying process was sent a malformed method")
         engine = method.engine()
         while True:
-            _send(sink, _packed(engine.deidentify(_receive(source))))
+            _send(sink, _answer(engine, _receive(source)))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from fedward_client.intake.keeper import Keeper, method_of, sweep
 from fedward_client.intake.listener import Listener, restart_meter
 from fedward_client.intake.reconcile import Tally
 from fedward_client.site_folder import SiteFolder
-from fedward_common.errors import FedwardError, OperatorError
+from fedward_common.errors import FedwardError, OperatorError, StorageError
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 NOT_SUPPORTED, NOT_AUTHORISED = 0x0122, 0x0124
@@ -55,6 +55,7 @@ _STATUS = {
     Reason.UNDECODABLE_PIXELS: CANNOT_UNDERSTAND,
     Reason.UNSUPPORTED_PIXELS: CANNOT_UNDERSTAND,
 }
+_REJECTED = "an association was refused: its called or calling AE title, or too many at once"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -105,7 +106,7 @@ class Receiver:
     ) -> None:
         endpoint.check()
         self._site, self._changed, self._limit = site, changed, endpoint.max_object_bytes
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
         self._keeper = Keeper(site, Tally(0, 0))
         tls = endpoint.certificates.server_context() if endpoint.certificates else None
         sweep(site)
@@ -133,6 +134,8 @@ class Receiver:
         for association in self._open():
             association.abort()
         self._cleaners.__exit__()
+        with self._lock:  # whoever is storing ends first; the site may be closed after this
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -146,6 +149,7 @@ class Receiver:
     def _handlers(self) -> list[Any]:
         return [
             (evt.EVT_ACCEPTED, lambda event: restart_meter(event.assoc, self._limit)),
+            (evt.EVT_REJECTED, lambda _event: _LOGGER.warning(_REJECTED)),
             (evt.EVT_C_ECHO, lambda _event: SUCCESS),
             (evt.EVT_C_STORE, self._store),
         ]
@@ -173,6 +177,8 @@ class Receiver:
             return _status(Reason(reason)) if reason else SUCCESS
         outcome = self._cleaners.deidentify(data)
         with self._lock:
+            if self._closed:
+                raise StorageError("the receiver has ended")
             self._keeper.take(outcome, fingerprint)
             self._keeper.commit()
         return _status(outcome.reason) if isinstance(outcome, Quarantined) else SUCCESS

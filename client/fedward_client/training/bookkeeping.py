@@ -19,12 +19,14 @@ from fedward_common.models.losses import PerImageLoss
 
 
 def knows(network: nn.Module) -> bool:
-    """Whether every layer with parameters or buffers of its own has a rule."""
-    return all(
-        _rule(module) is not None
-        for module in network.modules()
-        if [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    )
+    """Whether every layer with parameters or buffers of its own has a rule, and shares none."""
+    parameters = 0
+    for _, module in network.named_modules(remove_duplicate=False):
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if own and _rule(module) is None:
+            return False
+        parameters += len(own)
+    return parameters == len(list(network.parameters()))
 
 
 class BookKeeping:

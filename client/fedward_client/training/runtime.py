@@ -11,7 +11,7 @@ Engine = Literal["fedward", "opacus", "opacus-functorch"]
 """``fedward``: one pass that keeps books, and Opacus for a model with layers that it does not know;
 ``opacus``: Opacus' analytic rule per layer; ``opacus-functorch``: the same through vmap."""
 
-PASS_VALUES = 2**17
+PASS_VALUES = 2**16
 """Input values of one pass by default: what follows from them then stays near the processor."""
 
 PASS_VIEWS = 256

@@ -3,7 +3,7 @@
 Pure: each transition takes a decoded request and returns the next state and the message to send,
 or raises and changes nothing. The caller stores the next state (``site_store``) and the exact
 bytes of the message before it sends them, destroys the state before, and answers a repeated
-request with the stored bytes (:func:`is_repeat`).
+request with the stored bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedward_common.codec import digest
 from fedward_common.errors import MisuseError, PeerError
 from fedward_common.keys import encryption_public
 from fedward_common.randomness import RandomBytes
@@ -87,7 +86,6 @@ class Sharing:
         ctx = context.digest(self.seat.group, request.keys)
         return Checked(
             sharing=self,
-            request_digest=request_digest(request),
             ctx=ctx,
             u1=request.keys,
             masks=self._masks(ctx, request.keys),
@@ -117,7 +115,6 @@ class Sharing:
             u1=tuple(key.index for key in checked.u1),
             shares=checked.shares,
             signed=signed,
-            answered=checked.request_digest,
         )
         return masked, MaskedAddend(self.seat.e, index, sent, signed.signature, checked.missing)
 
@@ -146,7 +143,6 @@ class Checked:
     """
 
     sharing: Sharing
-    request_digest: bytes
     ctx: bytes
     u1: tuple[RoundKey, ...]
     masks: tuple[Mask, ...]
@@ -176,7 +172,6 @@ class Masked:
     u1: tuple[int, ...]
     shares: tuple[SharePair, ...]
     signed: SignedHash
-    answered: bytes
 
     def agree(self, request: AgreeRequest) -> tuple[Agreed, Agreement]:
         """Sign the survivor set U2, once (A3.3).
@@ -200,7 +195,6 @@ class Masked:
             ctx=self.ctx,
             hashes=request.hashes,
             releases=tuple(pair.b if j in u2 else pair.a for j, pair in pairs),
-            answered=request_digest(request),
         )
         return agreed, Agreement(self.seat.e, index, agreement.signature)
 
@@ -217,7 +211,6 @@ class Agreed:
     ctx: bytes
     hashes: tuple[SignedHash, ...]
     releases: tuple[SecretBytes, ...]
-    answered: bytes
 
     def unmask(self, request: UnmaskRequest) -> tuple[Unmasked, UnmaskReply]:
         """Release the shares, once, to t members' signatures on what this site signed (A3.4).
@@ -228,8 +221,7 @@ class Agreed:
         _check_attempt(self.seat, request)
         check_agreements(self.seat.group, self.ctx, self.hashes, request.agreements)
         shares = tuple(share.reveal() for share in self.releases)
-        unmasked = Unmasked(self.seat, request_digest(request))
-        return unmasked, UnmaskReply(self.seat.e, self.seat.index, shares)
+        return Unmasked(self.seat), UnmaskReply(self.seat.e, self.seat.index, shares)
 
 
 @dataclass(frozen=True)
@@ -237,7 +229,6 @@ class Unmasked:
     """A3.4 is done: no seed and no share of this attempt is left at the site."""
 
     seat: Seat
-    answered: bytes
 
 
 SiteState = Sharing | Masked | Agreed | Unmasked
@@ -264,34 +255,6 @@ def start(
     pairs = map(SharePair, split(a, t, n, random), split(b, t, n, random))
     own, records = deal(seat, key, tuple(pairs), random)
     return Sharing(seat, a, b, own, key), ShareMessage(e, key, records)
-
-
-def is_repeat(state: SiteState, request: SiteRequest) -> bool:
-    """Say whether ``request`` led to ``state``, so that the stored bytes answer it (A3).
-
-    Returns False where it is the next request in turn.
-
-    Raises:
-        PeerError: any other request for this attempt, or a request for another attempt.
-    """
-    _check_attempt(state.seat, request)
-    match state, request:
-        case (Sharing(), MaskRequest()) | (Masked(), AgreeRequest()) | (Agreed(), UnmaskRequest()):
-            return False
-        case (
-            (Masked(answered=answered), MaskRequest())
-            | (Agreed(answered=answered), AgreeRequest())
-            | (Unmasked(answered=answered), UnmaskRequest())
-        ) if answered == request_digest(request):
-            return True
-    raise PeerError(
-        f"a request of attempt {state.seat.e} is out of turn or differs from the one served"
-    )
-
-
-def request_digest(request: SiteRequest) -> bytes:
-    """Return the SHA-256 by which a repeated request is recognised."""
-    return digest("request", request.encode())
 
 
 def _check_attempt(seat: Seat, request: SiteRequest) -> None:

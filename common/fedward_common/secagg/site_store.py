@@ -32,13 +32,13 @@ def encode_state(state: SiteState) -> SecretBytes:
             body: Value = (state.a.reveal(), state.b.reveal(), own, pack_key(state.key))
         case Masked():
             shares = tuple((pair.a.reveal(), pair.b.reveal()) for pair in state.shares)
-            body = (state.ctx, state.u1, shares, pack_hash(state.signed), state.answered)
+            body = (state.ctx, state.u1, shares, pack_hash(state.signed))
         case Agreed():
             hashes = tuple(pack_hash(item) for item in state.hashes)
             releases = tuple(share.reveal() for share in state.releases)
-            body = (state.ctx, hashes, releases, state.answered)
+            body = (state.ctx, hashes, releases)
         case Unmasked():
-            body = (state.answered,)
+            body = ()
     pre = state.seat.pre
     return SecretBytes(
         encode((_TAG, type(state).__name__, state.seat.e, pre, state.seat.index, body))
@@ -54,7 +54,7 @@ def decode_state(data: SecretBytes, group: Group, keys: SiteKeys) -> SiteState:
     try:
         kind, e, pre, index, body = unpack(data.reveal(), _TAG, 5, MAX_BYTES)
         seat = Seat(group, keys, as_count(e, "e"))
-        state = _read(kind, seat, as_tuple(body, "the body", 5))
+        state = _read(kind, seat, as_tuple(body, "the body", 4))
     except PeerError as error:
         raise IntegrityError(
             f"the stored round state is unusable ({error}); wait for the next attempt"
@@ -72,25 +72,23 @@ def _read(kind: Value, seat: Seat, body: tuple[Value, ...]) -> SiteState:
         case "Sharing", (a, b, own, key):
             seeds = [SecretBytes(as_bytes(seed, "a seed", SEED_BYTES)) for seed in (a, b)]
             return Sharing(seat, seeds[0], seeds[1], _read_pair(own), read_key(key))
-        case "Masked", (ctx, u1, shares, signed, answered):
+        case "Masked", (ctx, u1, shares, signed):
             return Masked(
                 seat=seat,
                 ctx=_read_digest(ctx),
                 u1=tuple(as_index(index) for index in as_tuple(u1, "U1", MAX_SITES)),
                 shares=tuple(_read_pair(pair) for pair in as_tuple(shares, "shares", MAX_SITES)),
                 signed=read_hashes((signed,))[0],
-                answered=_read_digest(answered),
             )
-        case "Agreed", (ctx, hashes, releases, answered):
+        case "Agreed", (ctx, hashes, releases):
             return Agreed(
                 seat=seat,
                 ctx=_read_digest(ctx),
                 hashes=read_hashes(hashes),
                 releases=tuple(map(_read_share, as_tuple(releases, "releases", MAX_SITES))),
-                answered=_read_digest(answered),
             )
-        case "Unmasked", (answered,):
-            return Unmasked(seat, _read_digest(answered))
+        case "Unmasked", ():
+            return Unmasked(seat)
     raise PeerError("it is of no known kind")
 
 

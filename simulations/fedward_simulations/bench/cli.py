@@ -164,22 +164,26 @@ def training(
 
 
 def _show_training(results: list[Trained]) -> None:
-    """Each mode's speed and, in brackets, its multiple of plain torch's."""
+    """A line for each mode of each case."""
     table = Table(
-        title="Training, one thread: views per CPU second (times plain torch), peak MB.",
+        title="Training, one thread: views per CPU second, as a multiple of plain torch, peak.",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
     )
-    for column in ("px", "views", *(measure.mode for measure in results[0].measures)):
+    for column in ("px", "views", "mode", "views/s", "ratio", "MB"):
         table.add_column(column, justify="right")
     for result in results:
-        cells = [
-            f"{one.images_per_second:.0f} ({one.ratio:.2f})"
-            + (f"\n{one.peak_bytes / 1e6:.0f} MB" if one.peak_bytes else "")
-            for one in result.measures
-        ]
-        table.add_row(str(result.case.side), str(result.case.copies), *cells)
+        for one in result.measures:
+            table.add_row(
+                str(result.case.side),
+                str(result.case.copies),
+                one.mode,
+                f"{one.images_per_second:.0f}",
+                f"{one.ratio:.2f}",
+                f"{one.peak_bytes / 1e6:.0f}" if one.peak_bytes else "-",
+            )
+        table.add_section()
     Console().print(table)
 
 

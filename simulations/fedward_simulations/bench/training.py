@@ -55,7 +55,7 @@ BARS = {28: 0.44, 64: 0.55, 224: 0.55}
 """Least throughput over plain torch, by the images' side."""
 
 REPEATS = 7
-BATCH_SECONDS = 0.25
+BATCH_SECONDS = 0.1
 """About what plain torch spends on a batch."""
 
 MEMORY_PASSES = 4
@@ -111,7 +111,7 @@ def compare(
 def measure(
     case: Case, repeats: int = REPEATS, *, passes: int | None = None, memory: bool = False
 ) -> Result:
-    """Time every mode on ``case``; a batch has ``passes``, by default a quarter second of them."""
+    """Time every mode on ``case``; a batch has ``passes``, by default BATCH_SECONDS of them."""
     with one_thread():
         batch = [make_pass(case) for _ in range(passes or _passes_for(case))]
         runs = {name: runner(name, case, batch) for name in (*MODES, SITE)}
