@@ -107,7 +107,7 @@ def backgrounds(split: Split, arrays: Path | None = None) -> dict[str, Grey]:
             "mr abdomen": pydicom_image("examples_overlay.dcm"),
             "mr upscaled": _resized(pydicom_image("MR_small.dcm"), 320),
             "nm whole body": pydicom_image("JPEG2000.dcm"),
-            "us linear": pydicom_image("examples_jpeg2k.dcm")[75:240, 40:590],
+            "us probe": pydicom_image("examples_palette.dcm")[110:270, 330:640],
         }
     made |= {f"phantom {side}": _phantom(rng, side) for side in (128, 256, 400)}
     if arrays is not None:

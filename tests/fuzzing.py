@@ -22,9 +22,12 @@ from fedward_common.identity import Approval, approve
 from fedward_common.messages import (
     ORDERS,
     REPLIES,
+    EvidenceOrder,
+    EvidenceReply,
     MaskOrder,
     Publish,
     Refusal,
+    Standing,
     StepReply,
     UnmaskOrder,
     decode_message,
@@ -41,7 +44,7 @@ from fedward_common.secagg.messages import (
     UnmaskRequest,
 )
 from fedward_common.secagg.server import CollectingShares, ServerState, Summed
-from fedward_common.secagg.site import Agreed, Masked, Sharing, SiteState, is_repeat
+from fedward_common.secagg.site import Agreed, Masked, Sharing, SiteState
 from fedward_common.secagg.site_store import decode_state, encode_state
 from fedward_common.secagg.transcript import Transcript, verify_transcript
 from fedward_common.secret import SecretBytes
@@ -149,9 +152,15 @@ def _decoders(attempt: Round, summed: Summed) -> list[Target]:
     orders = (
         MaskOrder(bytes(16), 1, 0, (bytes(16),), b"request"),
         UnmaskOrder(bytes(16), 1, b"request", 2),
-        Publish(bytes(16), 0, (bytes(16), bytes(16))),
+        Publish(bytes(16), 0, (bytes(16), bytes(16)), b"transcript"),
+        EvidenceOrder(bytes(16), 1, b"transcript", 0, 0, b"data"),
     )
-    replies = (StepReply(b"reply", b"share"), Refusal("policy", "no"))
+    replies = (
+        StepReply(b"reply", b"share", 1),
+        Standing(bytes(16), 2, 1),
+        EvidenceReply(bytes(16), 1),
+        Refusal("policy", "no"),
+    )
     kinds: dict[Any, tuple[bytes, ...]] = {
         ShareMessage.decode: (wire["share"],),
         MaskRequest.decode: (asked[0].encode(),),
@@ -194,28 +203,22 @@ def _canonical(decode: Callable[[bytes], Any]) -> Feed:
 
 def _site_targets(attempt: Round, genuine: Genuine) -> list[Target]:
     """Every state of site 0, each offered every kind of request."""
-    states = (attempt.sharing[0], attempt.masked[0], attempt.agreed[0], attempt.unmasked[0])
+    states = (attempt.sharing[0], attempt.masked[0], attempt.agreed[0])
     requests = (attempt.mask_asked[0], attempt.agree_asked[0], attempt.unmask_asked[0])
     corpus = [request.encode() for request in requests]
     return [
-        Target(f"site {type(state).__name__}", corpus, _site_feed(state, requests, genuine))
+        Target(f"site {type(state).__name__}", corpus, _site_feed(state, genuine))
         for state in states
     ]
 
 
-def _site_feed(state: SiteState, served: Sequence[Any], genuine: Genuine) -> Feed:
+def _site_feed(state: SiteState, genuine: Genuine) -> Feed:
     before = encode_state(state)
     decoders = (MaskRequest.decode, AgreeRequest.decode, UnmaskRequest.decode)
 
     def feed(data: bytes) -> bool:
         try:
-            request = _first(decoders, data)
-            if is_repeat(state, request):
-                if request not in served:
-                    raise FuzzError("another request was taken for a repeat")
-                return True
-            _advance(state, request, genuine)
-            return True
+            return _advance(state, _first(decoders, data), genuine)
         finally:
             if encode_state(state) != before:
                 raise FuzzError("a message changed a site's state")
@@ -223,18 +226,21 @@ def _site_feed(state: SiteState, served: Sequence[Any], genuine: Genuine) -> Fee
     return feed
 
 
-def _advance(state: SiteState, request: Any, genuine: Genuine) -> None:
-    match state:
-        case Sharing():
+def _advance(state: SiteState, request: Any, genuine: Genuine) -> bool:
+    match state, request:
+        case Sharing(), MaskRequest():
             checked = state.check(request, QUERY, 0, PUBLIC_INPUT)
             genuine.check(request.keys)
             state.mask(checked, ADDENDS[0])
-        case Masked():
+        case Masked(), AgreeRequest():
             state.agree(request)
             genuine.check(request.hashes)
-        case Agreed():
+        case Agreed(), UnmaskRequest():
             state.unmask(request)
             genuine.check(request.agreements)
+        case _:
+            return False
+    return True
 
 
 def _server_targets(attempt: Round, genuine: Genuine) -> list[Target]:

@@ -63,6 +63,7 @@ LIMITS: tuple[tuple[str, object, str], ...] = (
     ("PROTOCOL_VERSION", messages, "the version that both sides must name"),
     ("MAX_MESSAGE_BYTES", messages, "any message of the study around the sum"),
     ("MAX_SUMS", messages, "published sums in one message"),
+    ("MAX_CHUNK_BYTES", messages, "bytes of a masked addend in one piece of evidence"),
     ("MAX_TEXT", messages, "characters of a text field of the study"),
     ("MAX_NUMBER", messages, "largest number in a message of the study"),
 )

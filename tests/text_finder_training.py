@@ -107,10 +107,21 @@ def shapes(rows: int, columns: int, rng: Rng) -> np.ndarray:
     return (drawn if rng.random() < 0.5 else blurred).astype(np.uint8)
 
 
+def coarse(sources: Sources, rng: Rng) -> np.ndarray:
+    """A picture of few pixels: as crisp as text, and yet none."""
+    among = sources.medical if rng.random() < 0.6 else sources.pictures
+    image = among[rng.integers(len(among))]
+    factor = max(1.0, min(image.shape) / log_uniform(rng, 32, 140))
+    image = resized(image, *(int(side / factor) for side in image.shape), rng)
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
 def background(sources: Sources, rng: Rng) -> np.ndarray:
     rows, columns = (int(log_uniform(rng, 48, 320)) for _ in range(2))
-    kind = rng.integers(8)
-    if kind == 0:
+    kind = rng.integers(10)
+    if kind > 7:
+        image = coarse(sources, rng)
+    elif kind == 0:
         image = crop(sources.pictures[rng.integers(len(sources.pictures))], rows, columns, rng)
         if rng.random() < 0.6:
             image = resized(image, rows, columns, rng)

@@ -17,7 +17,8 @@ from fedward_client.audits import Audits
 from fedward_client.heads import HeadBook
 from fedward_client.ledger import Ledger
 from fedward_client.members import Members
-from fedward_client.policy import Policy, default_policy_text, load_policy
+from fedward_client.policy import Policy
+from fedward_client.policy_file import default_policy_text, load_policy
 from fedward_client.round_state import RoundStore
 from fedward_client.site_folder import SiteFolder, load_key
 from fedward_client.studies import Studies

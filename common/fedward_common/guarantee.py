@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from fedward_common.privacy.accounting import Mechanism, epsilon_curve
 from fedward_common.privacy.parameters import MechanismParameters
@@ -27,16 +29,29 @@ def statement_of(study: Study) -> PrivacyStatement:
     return privacy_statement(accounts_of(study), plan.privacy.delta, plan.schedule.maximum_attempts)
 
 
-def spent_curve(study: Study, positions: Sequence[int], split: Split = "train") -> list[float]:
-    """Epsilon spent by one account after each of ``positions`` sums: operational only (B5)."""
+def spent_curve(
+    study: Study,
+    positions: Sequence[int],
+    split: Split = "train",
+    *,
+    attempts: Sequence[int] = (),
+) -> list[float]:
+    """Epsilon spent by one account after each of ``positions`` sums: operational only (B5).
+
+    ``attempts`` is the e of each sum that was made: every e from the one before was a try for it,
+    and debited whether it gave the sum or not. Sums beyond take one attempt each.
+    """
+    runs = [e - before for before, e in pairwise((0, *attempts))]
+    runs += [1] * (study.total_rounds - len(runs))
     schedule: list[Mechanism] = []
     debits = [0]  # of this account, after so many sums of the study
     for task in study.tasks:
         mine = task.split == split
+        tried = runs[len(debits) - 1 : len(debits) - 1 + task.rounds]
         if mine:
             parameters = study.mechanism(task)
-            schedule.append(mechanism_of(parameters, parameters.honest))
-        before = debits[-1]
-        debits += [before + (step if mine else 0) for step in range(1, task.rounds + 1)]
+            once = mechanism_of(parameters, parameters.honest)
+            schedule.append(replace(once, rounds=sum(tried)))
+        debits += accumulate(tried if mine else [0] * len(tried), initial=debits.pop())
     steps = [debits[position] for position in positions]
     return list(epsilon_curve(schedule, study.plan.privacy.delta, steps))

@@ -20,7 +20,7 @@ from fedward_common.files import write_atomic
 from fedward_common.progress import Progress, decode_progress
 from fedward_common.secagg.parameters import Group
 from fedward_common.secagg.server_store import decode_reveals, encode_reveals
-from fedward_server.rounds import Pending
+from fedward_server.pending import Pending
 
 ATTEMPTS, PENDING, LEFT_OUT = "attempts.json", "pending.bin", "left-out.json"
 

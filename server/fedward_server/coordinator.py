@@ -35,7 +35,8 @@ from fedward_common.secagg.server import Summed
 from fedward_common.study import Study
 from fedward_server.checkpoints import Checkpoint, Checkpoints
 from fedward_server.evidence import Evidence, Spool
-from fedward_server.rounds import Pending, RoundRunner, SumLostError
+from fedward_server.pending import Pending
+from fedward_server.rounds import RoundRunner, SumLostError
 from fedward_server.sites import Sites, Traffic
 from fedward_server.witnesses import WitnessedSites
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fedward_common.errors import FedwardError, PeerError
 from fedward_common.messages import (
@@ -39,6 +39,7 @@ from fedward_common.secagg.server import (
 )
 from fedward_common.study import Study
 from fedward_server.evidence import Spool
+from fedward_server.pending import Pending, Store
 from fedward_server.sites import Sites
 
 log = logging.getLogger(__name__)
@@ -55,37 +56,6 @@ Heard = Callable[[int, Message, Any], None]
 
 class SumLostError(FedwardError):
     """A sum that can never be opened, and never be asked for again: the study is over."""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """An attempt at step 4: what is asked, to the byte, until t sites have answered.
-
-    ``following`` is the e whose step 1 rides along, 0 if none does.
-    """
-
-    reveals: CollectingReveals
-    following: int
-
-
-class Store(Protocol):
-    """What a runner needs from the study's folder."""
-
-    def sums(self, start: int, stop: int) -> tuple[bytes, ...]:
-        """Published sums from ``start`` up to ``stop``."""
-        ...
-
-    def save_pending(self, pending: Pending) -> None:
-        """Put the attempt on the disk before any site may release a share."""
-        ...
-
-    def left_out(self) -> Mapping[str, str]:
-        """Sites that dealt wrong shares, with the reason."""
-        ...
-
-    def leave_out(self, name: str, reason: str) -> None:
-        """Take a site into no more rounds."""
-        ...
 
 
 @dataclass

@@ -143,7 +143,7 @@ def _rounds(
     study: Study, checkpoint: Checkpoint, aucs: Mapping[int, float]
 ) -> tuple[RoundPoint, ...]:
     history = checkpoint.history
-    spent = interpolated_spending(study, len(history))
+    spent = interpolated_spending(study, len(history), [int(entry["e"]) for entry in history])
     return tuple(
         RoundPoint(
             round=int(entry["round"]),
@@ -159,12 +159,15 @@ def _rounds(
     )
 
 
-def interpolated_spending(study: Study, rounds: int) -> list[float]:
-    """Epsilon after each round: exact at some two dozen rounds, linear in between."""
+def interpolated_spending(study: Study, rounds: int, attempts: Sequence[int] = ()) -> list[float]:
+    """Epsilon after each round: exact at some two dozen rounds, linear in between.
+
+    ``attempts``: the e of each round, so that attempts in vain are counted.
+    """
     if rounds == 0:
         return []
     knots = sorted({*np.linspace(1, rounds, min(rounds, CURVE_POINTS)).astype(int).tolist()})
-    values = spent_curve(study, knots)
+    values = spent_curve(study, knots, attempts=attempts)
     return [float(x) for x in np.interp(np.arange(1, rounds + 1), knots, values)]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from fedward_common.codec import digest
 from fedward_common.errors import OperatorError
 from fedward_common.files import write_atomic
-from fedward_common.guarantee import statement_of
+from fedward_common.guarantee import spent_curve, statement_of
 from fedward_common.plan.signing import SignedPlan
 from fedward_common.study import Study
 from fedward_server.coordinator import RoundEvent
@@ -142,6 +142,7 @@ class _Watch:
         self._path = path
         self._observer = observer
         self._spent = interpolated_spending(study, study.total_rounds)
+        self._tried: dict[int, int] = {}
         stored = json.loads(path.read_text()) if path.exists() else {}
         self.aucs: dict[int, float] = {int(k): float(v) for k, v in stored.items()}
 
@@ -158,12 +159,20 @@ class _Watch:
                 query=event.query,
                 seconds=event.seconds,
                 sites=len(event.contributors),
-                epsilon_spent=self._spent[event.position - 1],
+                epsilon_spent=self._epsilon(event),
                 wire_bytes=sum(crossed.total for crossed in event.traffic.values()),
                 auc=self.aucs.get(event.position),
                 update_norm=event.update_norm,
             )
         )
+
+    def _epsilon(self, event: RoundEvent) -> float:
+        """Spent so far, attempts in vain included; a resumed run no longer knows the earlier e."""
+        self._tried[event.position] = event.e
+        if event.e == event.position:
+            return self._spent[event.position - 1]
+        attempts = [self._tried.get(number, number) for number in range(1, event.position + 1)]
+        return spent_curve(self._study, [event.position], attempts=attempts)[0]
 
 
 def _write(out: Path, trained: Trained, run: RunReport, report: SimulationReport) -> Path:

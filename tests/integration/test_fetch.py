@@ -10,8 +10,9 @@ from tests.dicom_cases import TOKEN, ct, encoded, image, noise
 from tests.dicom_network import found, free_port, make_certificates, orthanc, part, serving
 
 from fedward_client.deidentify.outcome import Reason
-from fedward_client.intake import dicomweb
-from fedward_client.intake.dicomweb import CREDENTIALS_VARIABLE, NOT_GIVEN, Source, fetch
+from fedward_client.intake import source
+from fedward_client.intake.dicomweb import NOT_GIVEN, fetch
+from fedward_client.intake.source import CREDENTIALS_VARIABLE, Source
 from fedward_client.site_folder import create_site, open_site
 from fedward_common.errors import OperatorError, PeerError
 from fedward_common.secret import SecretBytes
@@ -136,7 +137,7 @@ def test_an_interrupted_call_is_finished_by_the_next(site):
 
 
 def test_an_endless_object_is_cut_off(site, monkeypatch):
-    monkeypatch.setattr(dicomweb, "MAX_OBJECT_BYTES", 1000)
+    monkeypatch.setattr(source, "MAX_OBJECT_BYTES", 1000)
     ds = image(noise((20, 20)))
     answers = {"/studies": found(ds), "/instances": found(ds), ds.SOPInstanceUID: part(bytes(9000))}
     with serving(answers) as (_, url), pytest.raises(PeerError, match="size limit"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
+import ssl
 import threading
 import time
 
@@ -35,6 +37,7 @@ from fedward_client.intake.certificates import Certificates
 from fedward_client.intake.listener import STRANGER_BYTES
 from fedward_client.intake.receiver import (
     CANNOT_UNDERSTAND,
+    MAX_ASSOCIATIONS,
     NOT_AUTHORISED,
     OUT_OF_RESOURCES,
     SUCCESS,
@@ -268,3 +271,51 @@ def test_echo_and_drain(local):
     association.release()
     closing.join(30)
     assert not closing.is_alive()
+
+
+def test_garbage_does_not_stop_it(local):
+    chance = random.Random(3)
+    with Receiver(local, Endpoint(TITLE, 0), jobs=1) as receiver:
+        for number in range(30):
+            with socket.create_connection(("127.0.0.1", receiver.port)) as peer:
+                body = chance.randbytes(chance.randrange(400))
+                peer.sendall(bytes((chance.randrange(9), 0)) + len(body).to_bytes(4, "big") + body)
+                if number % 3 == 0:
+                    peer.sendall(chance.randbytes(200))
+        assert send(receiver.port, image(noise((20, 20)))) == SUCCESS
+        assert receiver.tally.found == 1
+
+
+def test_a_silent_peer_holds_up_nobody(local, tmp_path):
+    """The TLS handshake of one connection does not keep another one waiting."""
+    files = make_certificates(tmp_path / "ca", "us", "pacs")
+    us, pacs = files["us"], files["pacs"]
+    chosen = Certificates(us.certificate, us.key, us.authority)
+    context = ssl.create_default_context(cafile=pacs.authority)
+    context.load_cert_chain(pacs.certificate, pacs.key)
+    with (
+        Receiver(local, Endpoint(TITLE, 0, certificates=chosen), jobs=1) as receiver,
+        socket.create_connection(("127.0.0.1", receiver.port)),
+    ):
+        entity = AE(ae_title=CALLER)
+        entity.add_requested_context(Verification)
+        association = entity.associate(
+            "127.0.0.1", receiver.port, ae_title=TITLE, tls_args=(context, "localhost")
+        )
+        assert association.send_c_echo().Status == SUCCESS
+        association.release()
+
+
+def test_there_are_no_more_associations_than_memory_is_meant_for(local):
+    entity = AE(ae_title=CALLER)
+    entity.add_requested_context(Verification)
+    with Receiver(local, Endpoint(TITLE, 0), jobs=1) as receiver:
+        opened = [
+            entity.associate("127.0.0.1", receiver.port, ae_title=TITLE)
+            for _ in range(MAX_ASSOCIATIONS + 2)
+        ]
+        assert sum(one.is_established for one in opened) == MAX_ASSOCIATIONS
+        for one in opened:
+            if one.is_established:
+                one.release()
+        assert send(receiver.port, image(noise((20, 20)))) == SUCCESS

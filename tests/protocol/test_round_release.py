@@ -315,3 +315,28 @@ def test_where_t_min_needs_the_dealer_the_study_ends_and_names_it(small, tmp_pat
         with pytest.raises(StudyFailedError, match="without site-2, who dealt wrong shares"):
             coordinate(sites).run()
         assert not any(isinstance(order, AgreeOrder) for _, order, _ in sites.sent)
+
+
+# A6: keys of rounds that are over
+
+
+def test_opening_a_site_destroys_keys_that_open_nothing_and_no_other(world):
+    class Masked(Exception):  # noqa: N818
+        pass
+
+    def stop(name: str, order: Message, _: bytes) -> None:
+        if isinstance(order, MaskOrder) and name == "site-3":
+            raise Masked
+
+    with world.sites(seed=7, on_order=stop) as sites, pytest.raises(Masked):
+        coordinate(sites).run()
+    folder = world.root / "site-1" / "volatile"
+    kept = list(folder.glob("*.key"))
+    assert len(kept) == 1
+    for name in (f"{'ab' * 16}-{'cd' * 8}.key", kept[0].name[:33] + "00" * 8 + ".key"):
+        (folder / name).write_bytes(bytes(32))  # a kill between a commit and the deletion
+    with world.open("site-1"):
+        assert list(folder.glob("*.key")) == kept
+    with world.sites(seed=7) as sites:
+        assert coordinate(sites).run().progress.position == SUMS
+    assert list(folder.glob("*.key")) == []

@@ -28,6 +28,7 @@ from fedward_common.messages import (
     Standing,
     StepReply,
     UnmaskOrder,
+    WitnessesNeeded,
     decode_message,
 )
 from fedward_common.secagg.messages import MaskRequest
@@ -266,14 +267,22 @@ def masking(tmp_path, delay: float):
     return world, orders[0]
 
 
+def witnessed(others: MemorySites, service: SiteService, order: Message) -> Message:
+    """What a service answers to an order once the others have borne witness (B6)."""
+    reply = decode_message(service.handle(order.encode()), REPLIES)
+    if isinstance(reply, WitnessesNeeded):
+        others.vouch("site-1", reply, service.handle)
+        reply = decode_message(service.handle(order.encode()), REPLIES)
+    return reply
+
+
 def test_the_addend_leaves_at_the_plans_delay_and_a_late_one_not_at_all(tmp_path):
     world, order = masking(tmp_path, 20.0)
     late = world.copy(tmp_path / "late")
     clock = Clock()
-    with world.open("site-1") as site:
-        reply = decode_message(
-            SiteService(site, clock=clock, sleep=clock.sleep).handle(order.encode()), REPLIES
-        )
+    with world.open("site-1") as site, world.sites() as others:
+        service = SiteService(site, clock=clock, sleep=clock.sleep)
+        reply = witnessed(others, service, order)
     assert isinstance(reply, StepReply)
     assert clock.slept == [20.0]
 
@@ -283,9 +292,8 @@ def test_the_addend_leaves_at_the_plans_delay_and_a_late_one_not_at_all(tmp_path
             return self.now
 
     clock = Slow()
-    with late.open("site-1") as site:
+    with late.open("site-1") as site, late.sites() as others:
         service = SiteService(site, clock=clock, sleep=clock.sleep)
         for _ in range(2):  # asked again, it does not leave late either
-            reply = decode_message(service.handle(order.encode()), REPLIES)
-            assert isinstance(reply, Refusal)
+            assert isinstance(witnessed(others, service, order), Refusal)
     assert clock.slept == [15.0, 15.0]

@@ -166,6 +166,9 @@ def test_a_site_killed_at_any_moment_of_a_step_never_says_two_things(
             summed, _ = server.unmask(revealing, last).close()
             assert summed.transcript.survivors == (0, 1, 2, 3)
             assert all(server.debits(i) == [1] for i in server.everyone)
+            _, again = server.mask_orders(server.share(2))
+            for i in server.everyone:  # A2: what left is known to have left, killed or not
+                server.refused(i, server.mask_order(again[i]))
 
 
 def _back_up(server: HostileServer, folder: Path) -> None:

@@ -19,6 +19,7 @@ from tests.secagg_world import PUBLIC_INPUT, QUERY, Round, World
 
 from fedward_common.errors import PeerError
 from fedward_common.randomness import os_random
+from fedward_common.secagg.closing import RoundAbortedError
 from fedward_common.secagg.context import (
     RoundContext,
     SignedAgreement,
@@ -38,10 +39,9 @@ from fedward_common.secagg.messages import (
 from fedward_common.secagg.server import (
     CollectingAddends,
     CollectingShares,
-    RoundAbortedError,
     Summed,
 )
-from fedward_common.secagg.site import Agreed, Masked, Sharing, Unmasked, is_repeat
+from fedward_common.secagg.site import Agreed, Masked, Sharing, Unmasked
 from fedward_common.secagg.site_store import decode_state, encode_state
 
 WANTED = int(os.environ.get("FEDWARD_FUZZ", "0"))
@@ -103,6 +103,9 @@ def _shares(i):
     return attempt.wire["share", i]
 
 
+IN_TURN = {Sharing: MaskRequest, Masked: AgreeRequest, Agreed: UnmaskRequest}
+
+
 class SiteUnderAttack(RuleBasedStateMachine):
     """Site 0 against a server that holds every other member's keys and asks what it likes.
 
@@ -121,19 +124,17 @@ class SiteUnderAttack(RuleBasedStateMachine):
         self.served = {}
         self.replies = {}
 
-    def deliver(self, request, kind, *, allowed, served_in):
-        """Offer a request: taken if ``allowed``, answered again if just served, else refused."""
+    def deliver(self, request, kind, *, allowed):
+        """Offer a request: taken if ``allowed``, else refused, or there is nothing to offer it."""
         before = encode_state(self.state)
         received = kind.decode(request.encode())
-        repeat = isinstance(self.state, served_in) and self.served.get(kind) == request.encode()
+        if kind is not IN_TURN.get(type(self.state)):
+            assert not allowed
+            return
         try:
-            if is_repeat(self.state, received):
-                assert repeat
-                return
             following, reply = self.step(received)
         except PeerError:
             assert not allowed
-            assert not repeat
             assert encode_state(self.state) == before
             return
         assert allowed
@@ -165,7 +166,6 @@ class SiteUnderAttack(RuleBasedStateMachine):
             request,
             MaskRequest,
             allowed=genuine and isinstance(self.state, Sharing),
-            served_in=Masked,
         )
         if self.served.get(MaskRequest) == request.encode() and not self.ctx:
             self.u1 = tuple(u1)
@@ -192,7 +192,6 @@ class SiteUnderAttack(RuleBasedStateMachine):
             request,
             AgreeRequest,
             allowed=e == 1 and honest and within and isinstance(self.state, Masked),
-            served_in=Agreed,
         )
         if self.served.get(AgreeRequest) == request.encode():
             self.u2, self.hashes = tuple(u2), request.hashes
@@ -207,7 +206,6 @@ class SiteUnderAttack(RuleBasedStateMachine):
             request,
             UnmaskRequest,
             allowed=e == 1 and about and agreed and isinstance(self.state, Agreed),
-            served_in=Unmasked,
         )
         reply = self.replies.get(UnmaskRequest)
         if reply:  # of the pair that it holds of itself, and so of every peer, exactly one
@@ -226,15 +224,6 @@ class SiteUnderAttack(RuleBasedStateMachine):
                 self.ask_agreement(list(self.u1), 1, lie=False, other=b"")
             case Agreed():
                 self.ask_shares(list(self.u2), 1, about=True)
-
-    @rule(step=st.sampled_from([MaskRequest, AgreeRequest, UnmaskRequest]))
-    def repeat(self, step):
-        """A stored request once more: answered only while it is the last one served."""
-        if step not in self.served:
-            return
-        request = step.decode(self.served[step])
-        after = {MaskRequest: Masked, AgreeRequest: Agreed, UnmaskRequest: Unmasked}[step]
-        self.deliver(request, step, allowed=False, served_in=after)
 
     @rule()
     def crash(self):

@@ -12,8 +12,9 @@ from tests.dicom_network import CALLER, TITLE, found, part, serving
 
 from fedward_client.cohort import image_cohort
 from fedward_client.intake.add import add_folder, deidentifier_of
-from fedward_client.intake.dicomweb import Source, fetch
+from fedward_client.intake.dicomweb import fetch
 from fedward_client.intake.receiver import Endpoint, Receiver
+from fedward_client.intake.source import Source
 from fedward_client.intake.table import add_table
 from fedward_client.preprocess.spec import PreprocessSpec
 from fedward_client.site_folder import create_site, open_site

@@ -10,6 +10,7 @@ from tests.world import example_roster, table_document
 from fedward_common.errors import OperatorError, PlanError
 from fedward_common.guarantee import spent_curve, statement_of
 from fedward_common.plan.document import plan_from_canonical
+from fedward_common.privacy import accounting
 from fedward_common.study import Study
 from fedward_server.planning import Target, draft_plan
 
@@ -120,3 +121,23 @@ def test_what_is_spent_grows_to_the_plans_whole_without_retries():
     held_out = spent_curve(study, positions, "holdout")
     assert held_out[:-1] == [0.0] * 4
     assert held_out[-1] > 0
+
+
+def test_attempts_in_vain_are_spent_as_well():
+    study = Study(draft(2.0, attempts=30))
+    last = study.total_rounds
+    plain = spent_curve(study, range(1, last + 1))
+    assert spent_curve(study, range(1, last + 1), attempts=range(1, last + 1)) == plain
+    first = spent_curve(study, [1, 2, last], attempts=[3])  # two tries for the first sum failed
+    assert first[0] > plain[0]
+    assert plain[1] < first[1]
+    assert plain[-1] < first[-1] <= statement_of(study).epsilon
+    gradient = spent_curve(study, [5, 6], attempts=[1, 2, 3, 4, 5, 9])
+    assert gradient[0] == plain[4]
+    mechanisms = [study.mechanism(task) for task in study.tasks if task.split == "train"]
+    rates = [(m.noise_multiplier, m.sampling_rate) for m in mechanisms]
+    assert len(rates) == 2
+    exact = accounting.epsilon(
+        [accounting.Mechanism(*rates[0], 1), accounting.Mechanism(*rates[1], 8)], 1e-5
+    )
+    assert gradient[1] == pytest.approx(exact, abs=5e-3)

@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.privacy_samples import GRADIENT
 
+from fedward_client.hours import Hours
 from fedward_client.policy import (
     AccountCap,
     Caps,
-    Hours,
     PlanFacts,
     Policy,
     QueryFacts,
     Range,
     StudyRules,
-    default_policy_text,
-    load_policy,
 )
+from fedward_client.policy_file import default_policy_text, load_policy
 from fedward_common.errors import OperatorError
 from fedward_common.privacy.statement import privacy_statement
 

@@ -64,7 +64,11 @@ class Residual(nn.Module):
 
 @st.composite
 def networks(draw):
-    """(network on (N, 2, 9, 9), whatever its depth, kernels, strides, norms, pools and biases)."""
+    """A network on (N, 2, 9, 9) of some depth, kernels, strides, norms, pools and biases.
+
+    In float64, so that another order of operations shows as nothing.
+    """
+    torch.manual_seed(draw(st.integers(0, 2**31)))
 
     def pick(*options):
         return draw(st.sampled_from(options))
@@ -92,14 +96,14 @@ def networks(draw):
     layers += [nn.Flatten(), nn.Linear(channels * side**2, 5, bias=perhaps())]
     if perhaps():
         layers += [nn.Tanh(), nn.Linear(5, 3)]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers).double()
 
 
 @given(networks(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_every_images_gradient_is_that_of_opacus(network, images, copies, seed):
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(images * copies, 2, 9, 9, generator=generator)
+    inputs = torch.randn(images * copies, 2, 9, 9, generator=generator).double()
     labels = torch.randint(0, 3, (images * copies,), generator=generator)
     theirs = PerSample(copy.deepcopy(network), squares, functorch=False).gradients(
         inputs, labels, copies
@@ -109,8 +113,7 @@ def test_every_images_gradient_is_that_of_opacus(network, images, copies, seed):
     expected, got = theirs.vectors(), ours.vectors()
     assert got.shape == expected.shape
     assert got.dtype == torch.float64
-    scale = expected.norm(dim=1) + 1e-3
-    assert ((got - expected).norm(dim=1) <= 2e-5 * scale).all()
+    assert ((got - expected).norm(dim=1) <= 1e-9 * (1 + expected.norm(dim=1))).all()
 
 
 @given(networks(), st.integers(1, 5), st.integers(1, 3), st.floats(1e-3, 1e3))
@@ -118,7 +121,7 @@ def test_every_images_gradient_is_that_of_opacus(network, images, copies, seed):
 def test_norms_and_sums_are_those_of_the_vectors_in_double_precision(network, images, copies, clip):
     inputs = torch.randn(images * copies, 2, 9, 9, generator=torch.Generator().manual_seed(images))
     labels = torch.zeros(images * copies, dtype=torch.int64)
-    gradients = BookKeeping(network, squares).gradients(inputs, labels, copies)
+    gradients = BookKeeping(network.float(), squares).gradients(inputs, labels, copies)
     vectors = gradients.vectors()
     assert torch.allclose(gradients.norms(), vectors.norm(dim=1), rtol=1e-12, atol=1e-300)
     factors = torch.linspace(0.1, 1, images, dtype=torch.float64)

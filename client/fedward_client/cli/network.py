@@ -116,12 +116,13 @@ def fetch(
     Example: fedward-client fetch https://pacs/dicom-web --query StudyDate=20250101-20251231
     """
     from fedward_client.intake import dicomweb
+    from fedward_client.intake.source import Source, read_credentials
     from fedward_client.site_folder import open_site
 
     if study and query:
         raise OperatorError("--study, --query: give one of them")
     ours = certificates(tls_cert, tls_key, tls_ca) if tls_cert or tls_key else None
-    source = dicomweb.Source(url, dicomweb.read_credentials(credentials), ours, tls_ca)
+    source = Source(url, read_credentials(credentials), ours, tls_ca)
     filters = _filters(query or [])
     with open_site(site) as folder, progress_bar("fetching", quiet=as_json) as progress:
         report = dicomweb.fetch(

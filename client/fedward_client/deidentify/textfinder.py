@@ -29,32 +29,37 @@ WEIGHTS = "text_finder.npz"
 _Mask = NDArray[np.bool_]
 
 _LEAST_CONTRAST = 2.8
-_GROW, _SEED, _EVIDENCE = -0.5, 2.0, 12.0
+_GROW, _SEED, _EVIDENCE = 0.0, 1.5, 10.0
+_SMALL_SIDE, _SMALL_SEED, _SMALL_EVIDENCE = 100, 3.2, 20.0
 _LIMIT = 9.0
 _TOUCHING = np.ones((3, 3), dtype=int)
 _FULL_SHARE, _SMALL_TILE = 0.5, 4
 _LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.3, 6
 _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
-_GAP, _NEW_SHARE, _PAD = 0.15, 0.25, 0
+_GAP, _ACROSS, _NEW_SHARE = 0.15, 0.1, 0.25
 _LYING, _OVERLAP, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.6, 3.0, 0.5
-_MARGIN, _END_MARGIN = 0.15, 0.8
+_MARGIN, _END_MARGIN = 0.15, 0.5
+_MARKER_EDGE, _MARKER_LENGTH, _MARKER_SIGNS = 0.5, 1.5, 2
 
 
 def find_text(image: NDArray[Any]) -> list[Box]:
     """Return the boxes of text in a grey image of shape (rows, columns), any integer dtype."""
     if image.size == 0 or image.min() == image.max():
         return []
+    is_small = min(image.shape) < _SMALL_SIDE  # anatomy of few pixels is crisp too
+    least = (_SMALL_SEED, _SMALL_EVIDENCE) if is_small else (_SEED, _EVIDENCE)
     grey = scaled(image)
     edges = _edges(grey)
     unexplained = edges.copy()
     boxes: list[Box] = []
     for level in levels(grey):
-        for x0, y0, x1, y1 in _places(level):
-            box = _fitted((x0, y0, x1, y1), edges, unexplained)
+        for place in _places(level, *least):
+            box = _fitted(place, edges, unexplained)
             if box is not None:
                 unexplained[box[1] : box[3], box[0] : box[2]] = 0
                 boxes.append(box)
-    return _within(_lines(boxes), image.shape)
+    lines = [line for line in _lines(boxes) if not _is_marker(line, edges)]
+    return _within(lines, image.shape)
 
 
 @cache
@@ -77,8 +82,8 @@ def _evidence(level: Level) -> Plane:
     return odds
 
 
-def _places(level: Level) -> Iterator[Box]:
-    """Yield where a level sees text, in pixels of the continued image, one cell wider all round."""
+def _places(level: Level, least_peak: float, least_sum: float) -> Iterator[Box]:
+    """Yield where a level sees text, in pixels of the continued image."""
     odds = _evidence(level)
     labels, count = ndimage.label(odds > _GROW, structure=_TOUCHING)
     if not count:
@@ -91,13 +96,13 @@ def _places(level: Level) -> Iterator[Box]:
     peaks = ndimage.maximum(lines, labels, numbers)
     sums = ndimage.sum_labels(np.maximum(odds, 0), labels, numbers)
     found = ndimage.find_objects(labels)
-    for index in np.flatnonzero((peaks > _SEED) & (sums > _EVIDENCE)):
+    for index in np.flatnonzero((peaks > least_peak) & (sums > least_sum)):
         rows, columns = found[index]
         cells = labels[rows, columns] == index + 1
         for x0, y0, x1, y1 in _tiles(cells, columns.start, rows.start):
             yield (
-                max(0, x0 - _PAD) * level.unit, max(0, y0 - _PAD) * level.unit,
-                (x1 + _PAD) * level.unit, (y1 + _PAD) * level.unit,
+                x0 * level.unit, y0 * level.unit,
+                x1 * level.unit, y1 * level.unit,
             )  # fmt: skip
 
 
@@ -139,7 +144,7 @@ def _fitted(place: Box, edges: Plane, unexplained: Plane) -> Box | None:
     box = _around(crisp, place[0], place[1])
     height = min(box[2] - box[0], box[3] - box[1])
     strong = max(_STRONG_EDGE, _STRONG_SHARE * threshold)
-    for across in (height // 4, 0):
+    for across in (int(_ACROSS * height), 0):
         box = _grown(box, edges > strong, height, across)
     return box
 
@@ -186,6 +191,14 @@ def _follows(a: Box, b: Box) -> bool:
     if overlap < _OVERLAP * low:
         return False
     return gap <= _REACH * low if tall <= _LIKE * low else gap <= _TOUCH * low and tall <= 3 * low
+
+
+def _is_marker(box: Box, edges: Plane) -> bool:
+    """True for one or two signs that are not longer than high: they name a side, not a person."""
+    short, long = sorted(_sides(box))
+    inside = edges[box[1] : box[3], box[0] : box[2]]
+    strokes = inside > _MARKER_EDGE * float(np.percentile(inside, 97))
+    return long < _MARKER_LENGTH * short and ndimage.label(strokes, _TOUCHING)[1] <= _MARKER_SIGNS
 
 
 def _sides(box: Box) -> tuple[int, int]:

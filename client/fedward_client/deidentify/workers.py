@@ -93,7 +93,8 @@ class Cleaners:
             _end(worker)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("FEDWARD_")}
+        inherited = dict(os.environ)  # less our own: one of them may be the vault's key
+        inherited = {k: v for k, v in inherited.items() if not k.startswith("FEDWARD_")}
         worker = subprocess.Popen(  # noqa: S603  this very module
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,

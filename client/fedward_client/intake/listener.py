@@ -15,12 +15,14 @@ import ssl
 import threading
 from typing import Any
 
+from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
 STRANGER_BYTES = 1 << 20
 """What a peer may send before its association is accepted; a request takes a few kB."""
 
-MAX_THREADS = 64
+MAX_THREADS = 128
 HANDSHAKE_SECONDS = 10.0
 
 _LOGGER = logging.getLogger(__name__)
@@ -76,6 +78,15 @@ class Meter:
     def restart(self, limit: int) -> None:
         """Count from zero: the association is accepted, or an object is complete."""
         self._limit, self._seen = limit, 0
+
+
+class Entity(AE):
+    """Counts accepted associations only: a peer that connects and says nothing takes no place."""
+
+    @property
+    def active_associations(self) -> list[Association]:
+        """The associations that are accepted and open."""
+        return [one for one in super().active_associations if one.is_established]
 
 
 class Listener(ThreadedAssociationServer):

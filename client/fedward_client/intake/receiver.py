@@ -12,11 +12,10 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from fedward_client.deidentify.allowlist import IMAGE_CLASSES
@@ -24,7 +23,7 @@ from fedward_client.deidentify.outcome import Quarantined, Reason
 from fedward_client.deidentify.workers import Cleaners, useful_jobs
 from fedward_client.intake.certificates import Certificates, is_loopback
 from fedward_client.intake.keeper import Keeper, method_of, sweep
-from fedward_client.intake.listener import Listener, restart_meter
+from fedward_client.intake.listener import Entity, Listener, restart_meter
 from fedward_client.intake.reconcile import Tally
 from fedward_client.site_folder import SiteFolder
 from fedward_common.errors import FedwardError, OperatorError, StorageError
@@ -96,16 +95,9 @@ class Receiver:
         OperatorError: the endpoint is refused, or its address cannot be bound.
     """
 
-    def __init__(
-        self,
-        site: SiteFolder,
-        endpoint: Endpoint,
-        *,
-        jobs: int = 0,
-        changed: Callable[[Tally], None] = lambda _tally: None,
-    ) -> None:
+    def __init__(self, site: SiteFolder, endpoint: Endpoint, *, jobs: int = 0) -> None:
         endpoint.check()
-        self._site, self._changed, self._limit = site, changed, endpoint.max_object_bytes
+        self._site, self._limit = site, endpoint.max_object_bytes
         self._lock, self._closed = threading.Lock(), False
         self._keeper = Keeper(site, Tally(0, 0))
         tls = endpoint.certificates.server_context() if endpoint.certificates else None
@@ -158,15 +150,13 @@ class Receiver:
         """Answer a C-STORE request: success means that it is durable."""
         restart_meter(event.assoc, self._limit)
         try:
-            status = self._kept(event.encoded_dataset())
+            return self._kept(event.encoded_dataset())
         except FedwardError as error:  # the disk, another intake, memory: the sender tries again
             _LOGGER.warning("an object was not stored: %s", error)
-            status = OUT_OF_RESOURCES
+            return OUT_OF_RESOURCES
         except Exception:  # noqa: BLE001  its text may hold a value of the patient's
             _LOGGER.warning("an object was not stored: it cannot be understood")
-            status = CANNOT_UNDERSTAND
-        self._changed(self.tally)
-        return status
+            return CANNOT_UNDERSTAND
 
     def _kept(self, data: bytes) -> int:
         fingerprint = self._site.vault.fingerprint(data)
@@ -192,11 +182,11 @@ def _status(reason: Reason) -> int:
 
 def _listen(endpoint: Endpoint, tls: ssl.SSLContext | None, handlers: list[Any]) -> Listener:
     _silence()
-    entity = AE(ae_title=endpoint.ae_title)
+    entity = Entity(ae_title=endpoint.ae_title)
     entity.require_called_aet = True
     entity.require_calling_aet = list(endpoint.calling)
     entity.acse_timeout = REQUEST_SECONDS
-    entity.maximum_associations = MAX_ASSOCIATIONS
+    entity.maximum_associations = MAX_ASSOCIATIONS - 1  # beside the one that asks
     for sop_class in sorted(IMAGE_CLASSES):
         entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
     entity.add_supported_context(Verification)

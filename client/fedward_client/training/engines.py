@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -34,9 +35,11 @@ def open_engine(
     spec: ModelSpec, parameters: NDArray[np.float64], runtime: RuntimeOptions
 ) -> GradientEngine:
     """Return the engine for a model at the flat ``parameters`` on the device of ``runtime``."""
-    network = build(spec)
+    with torch.device("meta"):  # no initial values, which would be drawn in vain
+        network = build(spec)
+    network.to_empty(device=runtime.device)
     load_flat(network, parameters)
-    return engine_for(network.to(runtime.device), per_image_loss(spec), runtime.engine)
+    return engine_for(network, per_image_loss(spec), runtime.engine)
 
 
 def engine_for(network: nn.Module, loss: PerImageLoss, engine: Engine) -> GradientEngine:

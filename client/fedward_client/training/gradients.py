@@ -91,22 +91,33 @@ def clipped_sum(
         raise MisuseError("an svm's features are fixed: its augmentation must change nothing")
     values = math.prod(model_input_shape(spec))
     rows = max(1, runtime.views_per_pass(values) // augmentation.copies)
-    stream = _rows(batch, images_per_patient, augmentation.copies, random)
-    total = torch.zeros(parameters.shape, dtype=torch.float64)
-    pending = torch.zeros_like(total)  # the open sum of a patient whom a chunk's end divides
+    images = _rows(batch, images_per_patient, augmentation.copies, random)
     with _settings(runtime):
         engine = open_engine(spec, parameters, runtime)
         passing = _Passing(spec, engine, augmentation, standardisation, rows, runtime.device)
-        while chunk := list(itertools.islice(stream, rows)):
-            images = passing.gradients(chunk)
-            if all(row.first and row.last for row in chunk):
-                total += images.clipped_sum(clip).cpu()
-                continue
-            vectors = _by_patient(chunk, images.vectors().cpu(), pending)
-            closed = len(vectors) if chunk[-1].last else len(vectors) - 1
-            total += Gradients([Dense(vectors[:closed])]).clipped_sum(clip)
-            pending = torch.zeros_like(total) if chunk[-1].last else vectors[-1]
-    return total.numpy()
+        patients = _Patients(len(parameters), clip)
+        while chunk := list(itertools.islice(images, rows)):
+            patients.add(chunk, passing.gradients(chunk))
+    return patients.total.numpy()
+
+
+class _Patients:
+    """The sum of the clipped patients so far, and the one whom the last chunk's end divided."""
+
+    def __init__(self, dimension: int, clip: float) -> None:
+        self.total = torch.zeros(dimension, dtype=torch.float64)
+        self._clip = clip
+        self._open = torch.zeros_like(self.total)
+
+    def add(self, chunk: Sequence[_Row], images: Gradients) -> None:
+        """Add the patients who end in ``chunk``, given its images' gradients."""
+        if all(row.first and row.last for row in chunk):  # an image is a patient
+            self.total += images.clipped_sum(self._clip).cpu()
+            return
+        vectors = _by_patient(chunk, images.vectors().cpu(), self._open)
+        closed = len(vectors) if chunk[-1].last else len(vectors) - 1
+        self.total += Gradients([Dense(vectors[:closed])]).clipped_sum(self._clip)
+        self._open = torch.zeros_like(self.total) if chunk[-1].last else vectors[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,8 +166,8 @@ class AveragePooling:
     def forward(self, inputs: Tensor) -> tuple[Tensor, Kept]:
         """Keep the inputs' shape and the matrix (places out, places in)."""
         _, channels, height, width = inputs.shape
-        unit = torch.eye(height * width, device=inputs.device).view(-1, 1, height, width)
-        pooled = self._module(unit)
+        unit = torch.eye(height * width, dtype=inputs.dtype, device=inputs.device)
+        pooled = self._module(unit.view(-1, 1, height, width))
         matrix = pooled.flatten(1).T
         shape = (len(inputs), channels, *pooled.shape[2:])
         return _image(matrix @ _rows(inputs), shape), (inputs.shape, matrix)

@@ -35,8 +35,11 @@ def to_blame(group: Group, complaints: Complaints) -> tuple[int, ...]:
 def to_blame_for(group: Group, complaints: Complaints, lost: LostSeedError) -> tuple[int, ...]:
     """Return the dealer of a lost seed, if no c lying holders could have lost an honest one's.
 
-    All sets of t shares were tried, and t of the shares come from honest holders.
+    All sets of t shares were tried, and t of the shares come from honest holders: of those who
+    did not complain, all but the liars that are left if every complaint was one.
     """
-    liars = group.colluding - len(complaints.get(lost.dealer, ()))
-    proven = lost.exhausted and lost.shares - max(liars, 0) >= group.threshold
-    return (lost.dealer,) if proven or liars < 0 else ()
+    complaining = complaints.get(lost.dealer, ())
+    liars = group.colluding - len(complaining)
+    honest = len(lost.holders.difference(complaining)) - liars
+    proven = liars < 0 or (lost.exhausted and honest >= group.threshold)
+    return (lost.dealer,) if proven else ()

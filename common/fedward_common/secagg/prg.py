@@ -57,11 +57,6 @@ def _cuts(size: int, threads: int) -> list[int]:
     return [size * part // parts // _CHUNK * _CHUNK for part in range(parts)] + [size]
 
 
-def keystream(key: SecretBytes, count: int) -> bytes:
-    """Return the first ``count`` bytes of the stream of ``key`` (32 bytes)."""
-    return _open(key).update(bytes(count))
-
-
 def _apply(vector: npt.NDArray[np.uint32], masks: Sequence[Mask], start: int) -> None:
     """Add the masks' elements from ``start`` on to ``vector``, which is that part of the whole."""
     streams = [(_open(m.key, start), np.subtract if m.negative else np.add) for m in masks]

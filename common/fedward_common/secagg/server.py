@@ -2,10 +2,8 @@
 
 CollectingShares -> CollectingAddends -> CollectingAgreements -> CollectingReveals -> Summed.
 ``receive`` takes one site's decoded message and returns the next state; a repeated identical
-message changes nothing; any other raises and changes nothing. ``close`` ends the step with the
-sites that answered and returns the next state and the request for each of its sites. The caller
-decides when to close, delivers, and may keep the masked addends for those who audit. A crash of
-the server abandons the attempt: the next one has a higher e and fresh seeds.
+message changes nothing; any other raises and changes nothing. ``close``, when the caller decides,
+ends the step with the sites that answered and returns the next state and each site's request.
 """
 
 from __future__ import annotations

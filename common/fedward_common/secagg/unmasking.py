@@ -26,14 +26,15 @@ def matches(attempt: Attempt, key: RoundKey, seed: SecretBytes, *, survivor: boo
 class LostSeedError(PeerError):
     """No set of the shares gives the seed that site ``dealer`` committed to.
 
-    ``exhausted`` says that every set of t of the ``shares`` shares was tried.
+    ``exhausted`` says that every set of t of the shares of ``holders`` was tried.
     """
 
-    def __init__(self, dealer: int, shares: int, threshold: int) -> None:
-        super().__init__(f"no {threshold} of {shares} shares rebuild the seed of site {dealer}")
+    def __init__(self, dealer: int, holders: Collection[int], threshold: int) -> None:
+        count = len(holders)
+        super().__init__(f"no {threshold} of {count} shares rebuild the seed of site {dealer}")
         self.dealer = dealer
-        self.shares = shares
-        self.exhausted = math.comb(shares, threshold) <= MAX_SUBSETS
+        self.holders = frozenset(holders)
+        self.exhausted = math.comb(count, threshold) <= MAX_SUBSETS
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def rebuild(
                     wrong[key.index] = _misfits(shares, holders, seed)
                 break
         else:
-            raise LostSeedError(key.index, len(shares), threshold)
+            raise LostSeedError(key.index, shares, threshold)
     return Rebuilt(tuple(seeds), wrong)
 
 

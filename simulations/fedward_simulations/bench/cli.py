@@ -166,7 +166,7 @@ def training(
 def _show_training(results: list[Trained]) -> None:
     """A line for each mode of each case."""
     table = Table(
-        title="Training, one thread: views per CPU second, as a multiple of plain torch, peak.",
+        title="Training, one thread",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,

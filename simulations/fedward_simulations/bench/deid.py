@@ -137,7 +137,7 @@ def compare(slices: int, *, peers: bool, notice: Notice) -> Result:
         speeds = tuple(_speed(one, seconds[one.name]) for one in everyone)
         notice("growth and memory")
         sizes = sorted({max(1, slices // part) for part in (4, 2, 1)})
-        growth = tuple(_growth(files[:size]) for size in sizes)
+        growth = tuple(measure_growth(files[:size]) for size in sizes)
     return Result(slices, speeds, growth)
 
 
@@ -182,7 +182,7 @@ def _speed(one: Contender, seconds: Sequence[float]) -> Speed:
     return Speed(one.name, 1 / statistics.median(seconds) if seconds else None, one.reason)
 
 
-def _growth(files: Sequence[Path]) -> Growth:
+def measure_growth(files: Sequence[Path]) -> Growth:
     """Release ``files`` in a fresh process, as ``deidentify --jobs 1`` does."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -1,0 +1,1 @@
+"""Is what leaves as noisy as the plan claims? Measured on the code that computes it (B8)."""

@@ -1,0 +1,1 @@
+"""The privacy audit of a whole federation, at the server's seat (B8)."""
