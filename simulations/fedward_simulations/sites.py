@@ -34,7 +34,7 @@ audit_share = 0.0
 noise_multiplier = { min = 0.01, max = 1e6 }
 """
 
-RUNTIME = RuntimeOptions(micro_batch=256)
+RUNTIME = RuntimeOptions()
 
 Stage = Callable[[str, int, int], None]
 """Told (what is being done, done, total)."""

@@ -36,7 +36,7 @@ from fedward_common.errors import OperatorError
 CLEAN_FILES = (
     "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "CT_small.dcm", "MR_small.dcm",
     "examples_overlay.dcm", "JPEG2000.dcm", "SC_jpeg_no_color_transform.dcm",
-    "SC_rgb_jpeg_dcmd.dcm", "SC_rgb_dcmtk_+eb+cr.dcm", "liver_1frame.dcm",
+    "SC_rgb_jpeg_dcmd.dcm", "SC_rgb_dcmtk_+eb+cr.dcm",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ WEIGHTS = "text_finder.npz"
 _Mask = NDArray[np.bool_]
 
 _LEAST_CONTRAST = 2.8
-_GROW, _SEED, _EVIDENCE = 0.0, 1.5, 10.0
+_GROW, _SEED, _EVIDENCE = -0.5, 2.7, 10.0
 _SMALL_SIDE, _SMALL_SEED, _SMALL_EVIDENCE = 100, 3.2, 20.0
 _LIMIT = 9.0
 _TOUCHING = np.ones((3, 3), dtype=int)
