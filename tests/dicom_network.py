@@ -29,6 +29,9 @@ from tests.conftest import missing
 TITLE, CALLER = "FEDWARD", "PACS"
 
 
+PLUGINS = Path("/usr/share/orthanc/plugins")
+
+
 def program(name):
     """The path of a program of Debian's dcmtk or orthanc packages."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
@@ -140,6 +143,9 @@ def storescu(port, *paths, title=TITLE, caller=CALLER, tls=None, options=()):
 @contextmanager
 def orthanc(folder, modality_port, *, dicomweb=False):
     """A real Orthanc with our receiver as a modality; yields its HTTP address."""
+    plugins = sorted(map(str, PLUGINS.glob("*DicomWeb*"))) if dicomweb else []
+    if dicomweb and not plugins:
+        missing("Orthanc's DICOMweb plugin is not installed (Debian package orthanc-dicomweb)")
     folder.mkdir(parents=True)
     http, dicom = free_port(), free_port()
     settings = {
@@ -147,8 +153,7 @@ def orthanc(folder, modality_port, *, dicomweb=False):
         "IndexDirectory": str(folder / "storage"), "HttpPort": http, "DicomPort": dicom,
         "DicomAet": CALLER, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
         "DicomModalities": {"fedward": [TITLE, "127.0.0.1", modality_port]},
-        "Plugins": [str(p) for p in Path("/usr/share/orthanc/plugins").glob("*DicomWeb*")]
-        if dicomweb else [],
+        "Plugins": plugins,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))

@@ -130,10 +130,16 @@ class Audits:
     def decide(self, study: bytes, number: int, verdict: Verdict, detail: str) -> None:
         """Record what came of an audit."""
         with transaction(self._connection) as db:
-            db.execute(
-                "UPDATE audits SET verdict = ?, detail = ? WHERE study = ? AND number = ?",
-                (verdict, detail, study, number),
-            )
+            self.write(db, study, number, verdict, detail)
+
+    def write(
+        self, db: sqlite3.Connection, study: bytes, number: int, verdict: Verdict, detail: str
+    ) -> None:
+        """Record what came of an audit, in the open transaction."""
+        db.execute(
+            "UPDATE audits SET verdict = ?, detail = ? WHERE study = ? AND number = ?",
+            (verdict, detail, study, number),
+        )
 
 
 def _audit(row: tuple[bytes, int, str, str, bytes | None]) -> Audit:

@@ -135,25 +135,28 @@ class Auditor:
         if recomputed == subject.sum_hash:
             self._decide(audit, Verdict.TRUE, "")
             return
-        running.stop()
-        self._decide(
-            audit,
-            Verdict.FALSE,
+        detail = (
             f"the members' addends sum to {recomputed.hex()[:16]}, the server published "
-            f"{subject.sum_hash.hex()[:16]}",
+            f"{subject.sum_hash.hex()[:16]}"
         )
+        about = (audit.study, audit.number, Verdict.FALSE, detail)
+        running.stop(lambda db: self._site.audits.write(db, *about))
+        self._log(audit, Verdict.FALSE, detail)
         running.check_going_on()
 
     def _decide(self, audit: Audit, verdict: Verdict, detail: str) -> None:
-        """Record the verdict in the table and in the hash-chained log, a repeated one once (G7)."""
-        if audit.verdict is verdict:
-            return
+        """Record the verdict in the table and in the log; a repeated one is there already."""
+        if audit.verdict is not verdict:
+            self._log(audit, verdict, detail)
+            self._site.audits.decide(audit.study, audit.number, verdict, detail)
+
+    def _log(self, audit: Audit, verdict: Verdict, detail: str) -> None:
+        """Tell the operator, and add the verdict to the hash-chained log (G7)."""
         tell = log.info if verdict is Verdict.TRUE else log.error
         tell("sum %d of study %s: %s %s", audit.number, audit.study.hex()[:16], verdict, detail)
         subject = f"{audit.number} {verdict} {detail}".encode()
         head = self._site.ledger.head()
         self._site.audit.decided(f"audit-{verdict}", audit.study, subject, head)
-        self._site.audits.decide(audit.study, audit.number, verdict, detail)
 
 
 def _recount(running: Running, subject: Subject, data: bytes) -> Recount:

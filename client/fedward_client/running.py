@@ -128,6 +128,7 @@ class Running:
             PeerError: the sums do not fit, or the evidence does not hold; nothing has changed.
         """
         if self.finished:
+            self._site.destroy_encryption_key(self._record.plan_digest)  # if a kill came between
             return
         folded = self.fold(start, sums)
         if self.study.finished(folded.position):
@@ -164,9 +165,9 @@ class Running:
         if self._stopped:
             raise PeerError("this site has stopped the study: a published sum was false")
 
-    def stop(self) -> None:
+    def stop(self, beside: Beside) -> None:
         """End the study at this site: a published sum was not that of its addends (A3.5)."""
-        self._site.studies.stop(self.digest)
+        self._site.studies.stop(self.digest, beside)
         self._stopped = True
 
     def debit(self, e: int, task: Task) -> None:

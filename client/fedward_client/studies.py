@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -121,9 +122,12 @@ class Studies:
             (position, e, progress, digest, position),
         )
 
-    def stop(self, digest: bytes) -> None:
-        """End the study at this site, whatever comes (A3.5)."""
+    def stop(
+        self, digest: bytes, beside: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> None:
+        """End the study at this site, whatever comes (A3.5), with what ``beside`` writes."""
         with transaction(self._connection) as db:
+            beside(db)
             db.execute(
                 "UPDATE studies SET state = ? WHERE digest = ?", (StudyState.STOPPED, digest)
             )

@@ -15,6 +15,7 @@ from fedward_common.command import run_command
 from fedward_common.errors import OperatorError
 from fedward_server.progress import NullObserver, RunObserver, make_observer
 from fedward_simulations.arrays import load_arrays
+from fedward_simulations.audit.cli import audit
 from fedward_simulations.bench.cli import app as bench_app
 from fedward_simulations.hospitals import make_hospitals
 from fedward_simulations.phantom import phantom_arrays
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench_app, name="bench")
+app.command()(audit)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run resumes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, nothing else.")]

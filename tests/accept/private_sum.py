@@ -20,9 +20,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from tests.accept.foundation import ROOT, Record
+from tests.accept.suites import suite
 from tests.fuzzing import all_targets, fuzz
 
 RESULTS = ROOT / "docs" / "results"
@@ -59,7 +59,8 @@ def accept(out: Path, *, reduced: bool) -> Record:
     sizes(record, cases, (10, 30, 20_000) if reduced else (10, 100, MEGA))
     if not reduced:
         times(record, cases)
-        attacks(record, out)
+        # Every row of A7, and a hundred sites with 33 dropouts and one more.
+        suite(record, "attacks and dropouts", ATTACKS)
     messages(record, MESSAGES // 50 if reduced else MESSAGES)
     return record
 
@@ -106,22 +107,6 @@ def times(record: Record, cases: Cases) -> None:
     record.check("client CPU in bare additions per mask", additions, "<= 6", passed=additions <= 6)
     seconds = cases[100, MEGA, 0]["client_seconds"]
     record.check("client CPU, 100 sites, 10^6, s", seconds, "<= 0.5", passed=seconds <= 0.5)
-
-
-def attacks(record: Record, out: Path) -> None:
-    """Every row of A7, and a hundred sites with 33 dropouts and one more."""
-    report = out / "attacks.xml"
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *ATTACKS]
-    record.commands.append(" ".join(["python", *command]))
-    print("$", record.commands[-1], flush=True)
-    arguments = [sys.executable, *command, f"--junitxml={report}"]
-    subprocess.run(arguments, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
-    suite = ET.parse(report).getroot().find("testsuite")
-    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
-    record.figures["attacks and dropouts"] = counts
-    bad = counts["failures"] + counts["errors"] + counts["skipped"]
-    name = f"{counts['tests']} tests of attacks and dropouts: not passed"
-    record.check(name, bad, "0", passed=not bad and counts["tests"] > 0)
 
 
 def messages(record: Record, count: int) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
+from tests.security.test_attacks_restarts import SiteProcess
 from tests.world import MemorySites, ServerStopped, World, coordinate, published
 
 from fedward_client.studies import StudyState
@@ -245,6 +247,24 @@ def test_sums_without_evidence_are_held_and_nothing_more(behind):
     sites.restart("site-3")  # it holds on
     assert progress_of(sites, last.study) == before
     assert ask(sites, "site-3", continued) == Standing(last.study, SUMS)
+
+
+def test_a_site_killed_while_it_adopts_the_last_sum_holds_all_of_it_or_nothing(behind):
+    """SIGKILL at any moment: afterwards the same order is answered, and the key is gone."""
+    sites, last = behind
+    world, before = sites.world, progress_of(sites, last.study)
+    key = list((world.root / "site-3" / "identity").glob("plan-*.key"))
+    assert len(key) == 1
+    for delay in (0.0, 0.005, 0.02, 0.05):
+        sites.restart("site-3")
+        with SiteProcess(world.root / "site-3") as process:
+            process.send(last)
+            time.sleep(delay)
+            process.kill()
+        record = sites.site("site-3").studies.running(last.study)
+        assert (record.state is StudyState.FINISHED) == (record.progress != before)
+    assert ask(sites, "site-3", last) == Standing(last.study, SUMS)
+    assert not key[0].exists()
 
 
 # A3.5: who dealt wrong shares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedward_client.cli import audit as audit_commands
-from fedward_client.cli import budget, images, network, plans, site
+from fedward_client.cli import audit_privacy, budget, images, network, plans, site
 from fedward_common.command import new_app, run_command
 
 NAME = "fedward-client"
@@ -32,6 +32,7 @@ ledger.command("verify")(budget.verify)
 ledger.command("forecast")(budget.forecast)
 audit.command("verify")(budget.verify_log)
 audit.command("round")(audit_commands.round_)
+audit.command("privacy")(audit_privacy.privacy)
 for group in (members, plan, ledger, audit):
     app.add_typer(group)
 

@@ -1,4 +1,4 @@
-"""The command with which a site checks that its own addends are as private as a plan claims (B8)."""
+"""The command by which a site checks that its addends are as private as a plan claims (B8)."""
 
 from __future__ import annotations
 

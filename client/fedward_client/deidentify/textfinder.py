@@ -3,7 +3,7 @@
 Each cell of 4 x 4 pixels, at three scales, is judged by a small network from the stroke features of
 :mod:`fedward_client.deidentify.strokes`. Cells that look like text and touch form a region; a
 region with enough evidence is text. Its boxes are then fitted to its edges at full resolution and
-grown until they hold every stroke that hangs together with it. The network (5,600 weights, part of
+grown until they hold every stroke that hangs together with it. The network (8,500 weights, part of
 the package) was trained by ``tests/text_finder_training.py`` on text painted into images of no
 patient and public ones; see ADR 0050. A side marker (one or two letters) is no text.
 """
@@ -34,11 +34,11 @@ _SMALL_SIDE, _SMALL_SEED, _SMALL_EVIDENCE = 100, 3.2, 20.0
 _LIMIT = 9.0
 _TOUCHING = np.ones((3, 3), dtype=int)
 _FULL_SHARE, _SMALL_TILE = 0.5, 4
-_LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.3, 6
+_LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.25, 6
 _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
 _GAP, _ACROSS, _NEW_SHARE = 0.15, 0.1, 0.25
-_LYING, _OVERLAP, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.6, 3.0, 0.5
-_MARGIN, _END_MARGIN = 0.15, 0.5
+_LYING, _OVERLAP, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 2.0, 4.0, 0.5
+_MARGIN, _END_MARGIN = 0.15, 0.6
 _MARKER_EDGE, _MARKER_LENGTH, _MARKER_SIGNS = 0.5, 1.5, 2
 
 

@@ -1,4 +1,4 @@
-"""Can whoever sees the sums tell which canaries were in, and how well? (B8)"""
+"""Can whoever sees the sums tell which canaries were in, and how well (B8)?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site can check by itself, on invented patients: no data leaves, nothing is debited (B8)."""
+"""What a site can check by itself on invented patients: nothing leaves or is debited (B8)."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def audit_door(
     copies = terms.t_min - terms.colluding
     trial = flip_coins(terms, copies, AXES - BLANKS, coins)
     doors = [door] * copies
-    kept = record(
-        trial, doors, randomness, stage=lambda done, n: stage("asking canaries", done, n)
-    )
+    kept = record(trial, doors, randomness, stage=lambda done, n: stage("asking canaries", done, n))
     again = record(trial, doors, randomness, rounds=min(REPEATED_ROUNDS, trial.task.rounds))
     yield observe_canaries(kept).finding
     yield observe_noise(kept).finding

@@ -186,7 +186,7 @@ class Trial:
         return values * self.signs / (self.query.scale * self.task.clip)
 
     def blanks(self, totals: Addends) -> NDArray[np.float64]:
-        """Sums or addends (..., d) where the true value is zero: float64 (..., axes), grid units."""
+        """Sums or addends where the true value is zero: float64 (..., axes), grid units."""
         blank = np.ascontiguousarray(totals[..., self.canaries : AXES])
         return unwrap(blank).astype(np.float64)
 

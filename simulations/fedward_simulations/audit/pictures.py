@@ -39,7 +39,7 @@ def draw_canaries(evidence: CanaryEvidence) -> bytes:
         (True, OURS, "was in", evidence.gap / 2),
     ):
         own = evidence.scores[evidence.present == present]
-        axes.hist(own, bins, density=True, color=colour, alpha=0.45, label=name)
+        axes.hist(own, list(bins), density=True, color=colour, alpha=0.45, label=name)
         axes.plot(places, norm.pdf(places, middle), color=colour, linewidth=1.8)
     axes.set(xlabel="what the sums say of a canary, in deviations of the noise", yticks=[])
     axes.set_title(

@@ -23,6 +23,7 @@ from fedward_client.addend import addend, vector_sum
 from fedward_client.cohort import TableCohort
 from fedward_client.privacy_audit.finding import FALSE_ALARMS, Finding
 from fedward_client.privacy_audit.trial import RUNTIME, Door, Randomness, Sum
+from fedward_common.errors import OperatorError
 from fedward_common.optimizer import begin as begin_optimizer
 from fedward_common.plan.document import parse_plan
 from fedward_common.privacy.parameters import choose_ring
@@ -51,9 +52,10 @@ Images = NDArray[np.float32]
 class Reconstruction:
     """What the attack made of one sum of ``originals``, float32 (N, side, side) in [0, 1].
 
-    ``plain`` and ``private`` hold, for every patient, the picture most like theirs out of all that
-    were read from the sum; ``plain_match`` and ``private_match`` its correlation with the truth,
-    (N,). ``limit`` is what chance stays below.
+    ``plain`` holds, for every patient, the picture most like theirs out of all that were read from
+    the plain sum, and ``private`` what the same unit shows in the private one. ``plain_match`` and
+    ``private_match`` are the correlations of the truth with the picture most like it out of all
+    of a sum, (N,). ``limit`` is what chance stays below.
     """
 
     originals: Images
@@ -66,9 +68,8 @@ class Reconstruction:
     @property
     def recovered(self) -> tuple[int, int]:
         """How many patients were recovered from the plain and from the private sum."""
-        return tuple(  # type: ignore[return-value]
-            int(np.sum(match > RECOVERED)) for match in (self.plain_match, self.private_match)
-        )
+        plain, private = (self.plain_match > RECOVERED), (self.private_match > RECOVERED)
+        return int(plain.sum()), int(private.sum())
 
     @property
     def finding(self) -> Finding:
@@ -117,7 +118,15 @@ def reconstruct(
         randomness: The sites' own.
         total: How the private sum comes about.
         door: What computes a site's private addend.
+
+    Raises:
+        OperatorError: there are too few images.
     """
+    if len(images) <= SITES * PATIENTS:
+        raise OperatorError(
+            f"images: {len(images)} training images, the attack needs {SITES * PATIENTS} patients "
+            "and some images of its own; give a file with more"
+        )
     patients = SITES * PATIENTS
     victims, public = images[:patients], images[patients:]
     study = _study(images[0].size, noise_multiplier)
@@ -136,11 +145,19 @@ def reconstruct(
         random = randomness("addend", place, 0)
         private.append(door(study, task, crafted, cohort, random, RUNTIME))
     decoded = _ring(task).decode(total(private))
-    from_plain, plain_match = _best(_read(plain, victims), victims)
-    from_private, private_match = _best(_read(decoded, victims), victims)
-    tests = patients * BINS
+    from_plain, from_private = _read(plain, victims), _read(decoded, victims)
+    plain_likeness, private_likeness = _alike(victims, from_plain), _alike(victims, from_private)
+    units = plain_likeness.argmax(axis=1)
+    tests = private_likeness.size
     limit = NormalDist().inv_cdf(1 - FALSE_ALARMS / tests) / math.sqrt(victims[0].size - 1)
-    return Reconstruction(victims, from_plain, from_private, plain_match, private_match, limit)
+    return Reconstruction(
+        victims,
+        from_plain[units],
+        from_private[units],
+        plain_likeness.max(axis=1),
+        private_likeness.max(axis=1),
+        limit,
+    )
 
 
 def grey(images: NDArray[np.uint8]) -> Images:
@@ -150,7 +167,8 @@ def grey(images: NDArray[np.uint8]) -> Images:
         values = values.mean(axis=3)
     side = min(SIDE, *values.shape[1:])
     if values.shape[1:] != (side, side):
-        values = resize(values, (len(values), side, side), anti_aliasing=True)
+        shape = (len(values), side, side)
+        values = resize(values, shape, anti_aliasing=True)  # type: ignore[no-untyped-call]
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
@@ -213,8 +231,8 @@ def _imprint(study: Study, public: Images) -> Progress:
     return replace(begin(study), state=begin_optimizer(crafted))
 
 
-def _read(total: NDArray[np.float64], victims: Images) -> NDArray[np.float64]:
-    """The picture of every bin between two thresholds, float64 (BINS, side, side)."""
+def _read(total: NDArray[np.float64], victims: Images) -> Images:
+    """The picture of every bin between two thresholds, float32 (BINS, side, side)."""
     pixels = victims[0].size
     weights = total[: CLASSES * pixels].reshape(CLASSES, pixels)[2:]
     counts = total[CLASSES * pixels :][2:]
@@ -222,19 +240,18 @@ def _read(total: NDArray[np.float64], victims: Images) -> NDArray[np.float64]:
     people = np.append(counts, 0.0)
     within = people[:-1] - people[1:]
     divisor = np.where(np.abs(within) < 0.5, 1.0, within)
-    pictures: NDArray[np.float64] = (above[:-1] - above[1:]) / divisor[:, None]
+    pictures: Images = ((above[:-1] - above[1:]) / divisor[:, None]).astype(np.float32)
     return pictures.reshape(BINS, *victims.shape[1:])
 
 
-def _best(pictures: NDArray[np.float64], victims: Images) -> tuple[Images, NDArray[np.float64]]:
-    """For every victim the picture most like it, and the correlation."""
-    alike = _unit(victims.astype(np.float64)) @ _unit(pictures).T
-    chosen = np.argmax(alike, axis=1)
-    return pictures[chosen].astype(np.float32), alike.max(axis=1)
+def _alike(victims: Images, pictures: Images) -> NDArray[np.float64]:
+    """Correlation of every victim with every picture, float64 (N, BINS)."""
+    alike: NDArray[np.float64] = _unit(victims) @ _unit(pictures).T
+    return alike
 
 
-def _unit(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    flat = images.reshape(len(images), -1)
+def _unit(images: Images) -> NDArray[np.float64]:
+    flat = images.reshape(len(images), -1).astype(np.float64)
     flat = flat - flat.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(flat, axis=1, keepdims=True)
     unit: NDArray[np.float64] = flat / np.where(lengths > 0, lengths, 1.0)
@@ -246,6 +263,5 @@ def _ring(task: Task) -> RingParameters:
 
 
 def shown(found: Reconstruction, count: int) -> Sequence[int]:
-    """Which patients to show: every k-th by how well the plain sum gave them away, best first."""
-    order = np.argsort(-found.plain_match, kind="stable")
-    return [int(i) for i in order[:count]]
+    """Which patients to show: those whom the plain sum gave away best."""
+    return [int(i) for i in np.argsort(-found.plain_match, kind="stable")[:count]]
