@@ -61,6 +61,10 @@ accept-foundation: $(STAMP) ## the accuracy and time bars on real images (long)
 accept-private-sum: $(STAMP) ## the attacks, the fuzzing and the costs of the private sum (long)
 	$(RUN) $(VENV)/bin/python -m tests.accept.private_sum
 
+.PHONY: accept-deidentification
+accept-deidentification: $(STAMP) ## leaks, burned-in text, mutations, kills and speed (long)
+	$(RUN) $(VENV)/bin/python -m tests.accept.deidentification
+
 .PHONY: venv
 venv: $(STAMP) ## only make the environment
 

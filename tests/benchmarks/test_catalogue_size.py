@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
@@ -18,16 +17,14 @@ from fedward_client.preprocess.spec import PreprocessSpec
 from fedward_client.site_folder import create_site, open_site
 from fedward_common.codec import encode
 
-IMAGES_A_PATIENT = 4
 ROWS = 100_000
-LIMIT_SECONDS = 1.0
 
 
 def filled(path, rows):
     """A site with ``rows`` instances, four of each patient, every patient labelled."""
     create_site(path, "north")
     site = open_site(path)
-    patients = rows // IMAGES_A_PATIENT
+    patients = rows // 4
     site.catalogue.add(
         [
             Instance(

@@ -132,7 +132,8 @@ def audit_federation(images: ImageArrays | None, setting: Setting, stage: Told) 
     stage("choosing the noise for the privacy claimed", 0, 0)
     terms = terms_of(setting)
 
-    trials = try_doors(terms, [addend] * setting.sites, _deployed, setting, stage)
+    doors = [addend] * setting.sites
+    trials = try_doors(terms, doors, _deployed, os_random, setting, stage)
     recorded = record_study(stage)
     stage("reading patients out of sums", 0, 0)
     count = SITES * PATIENTS + PUBLIC_IMAGES
@@ -148,6 +149,7 @@ def try_doors(
     terms: Terms,
     doors: Sequence[Door],
     randomness: Randomness,
+    coins: RandomBytes,
     setting: Setting,
     stage: Told,
 ) -> Trials:
@@ -157,10 +159,11 @@ def try_doors(
         terms: What the plan claims.
         doors: What computes each site's addend.
         randomness: The sites' own: the source for ("addend", site, e).
+        coins: Decides which canaries are in.
         setting: How many canaries.
         stage: Told how far it is.
     """
-    trial = flip_coins(terms, len(doors), setting.canaries, os_random)
+    trial = flip_coins(terms, len(doors), setting.canaries, coins)
     kept = record(
         trial,
         doors,
