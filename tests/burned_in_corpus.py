@@ -5,7 +5,8 @@ says something when it is measured on the second. Contrast is counted in grey le
 scaled to 0..255 between its extremes: the text is brighter or darker by that much than the median
 of the pixels that it covers (a solid value), or than each of them (``blended``), before clipping.
 
-Letters are 8 to 60 pixels high, at most a sixth of the image. Two letters or fewer (side markers, "L", "R") are not identifying and are left in place by design.
+Letters are 8 to 60 pixels high, at most a sixth of the image. Two letters or fewer (side markers,
+"L", "R") are not identifying and are left in place by design.
 """
 
 from __future__ import annotations

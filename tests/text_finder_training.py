@@ -1,6 +1,6 @@
 """Trains the network of the text finder and writes its weights. Run by hand, never by a build.
 
-    python -m tests.text_finder_training PNEUMONIAMNIST.npz OUT.npz [--images 8000] [--jobs 2]
+    python -m tests.text_finder_training PNEUMONIAMNIST.npz OUT.npz [--images 11000] [--jobs 2]
 
 Random strings are painted into random crops of scikit-image's pictures, of a CT, an ultrasound and
 chest images of the training split, and of generated shapes and grain. Every cell is labelled: text
@@ -296,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("arrays", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--images", type=int, default=11_000)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(1)

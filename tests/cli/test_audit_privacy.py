@@ -22,14 +22,14 @@ def test_a_site_audits_itself_without_a_debit_or_a_line_in_its_log(world):
     assert found["passed"]
     assert found["rounds_rehearsed"] == 3
     names = [check["name"] for check in found["checks"]]
-    assert names == ["canaries", "noise", "repeats", "sampling", "ledger"]
+    assert names == ["canaries", "noise", "repeats", "sampling", "clip", "ledger"]
     with world.open("site-1") as opened:
         assert (opened.ledger.head(), opened.audit.verify()) == before
 
 
 def test_it_says_what_it_found_in_words(world):
     shown = ok(client("audit", "privacy", "--site", world.root / "site-2")).out.splitlines()
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert all(line.startswith("ok ") for line in shown)
     assert "the plan claims at most" in shown[0]
 

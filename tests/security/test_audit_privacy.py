@@ -6,14 +6,15 @@ import pytest
 from tests import broken_builds as broken
 from tests.broken_builds import CORRECT, Fresh, InTurn, SameNoise
 
+from fedward_client.privacy_audit.clip import observe_clip
 from fedward_client.privacy_audit.site_audit import audit_door
-from fedward_simulations.audit.federation import Setting, terms_of, try_doors
+from fedward_simulations.audit.federation import Setting, network_study, terms_of, try_doors
 from fedward_simulations.audit.masked import MaskedSum
 from fedward_simulations.audit.reconstruction import PATIENTS, SITES, grey, reconstruct
 from fedward_simulations.phantom import phantom_arrays
 from fedward_simulations.randomness import SeededStream
 
-SMALL = Setting(sites=4, t_min=4, rounds=10, sampled=400)
+SMALL = Setting(sites=4, t_min=4, rounds=6, sampled=400)
 
 
 def audited(doors, randomness=None, setting=SMALL):
@@ -65,12 +66,13 @@ def test_the_verdict_names_the_silent_site():
     assert "site 3 (0.000)" in found["noise"].verdict
 
 
-def test_excess_noise_is_what_it_must_be_where_fewer_sites_carry_the_claim():
-    """|U2| / (t_min - c) times the claim: 5 sites, of which 3 - 1 would do."""
-    terms = Setting(sites=5, t_min=4, colluding=1, rounds=4, sampled=200, canaries=400)
-    found = audited([CORRECT] * 5, setting=terms)
+@pytest.mark.parametrize("present", [5, 4])
+def test_noise_is_what_it_must_be_where_fewer_sites_carry_the_claim(present):
+    """|U2| / (t_min - c) times the claim: all five sites or four of them, where 4 - 1 would do."""
+    setting = Setting(sites=5, t_min=4, colluding=1, rounds=4, sampled=200, canaries=400)
+    found = audited([CORRECT] * present, setting=setting)
     assert not caught(found)
-    assert found["noise"].figures["least_variance_needed"] == pytest.approx(3 / 5)
+    assert found["noise"].figures["least_variance_needed"] == pytest.approx(3 / present)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,24 @@ def test_the_same_attack_sees_patients_who_are_clipped_and_not_noised(images):
     assert found.recovered[1] >= SITES * PATIENTS // 3
     assert not found.finding.passed
     assert "SHOWS" in found.finding.verdict
+
+
+@pytest.fixture(scope="module")
+def network():
+    return network_study(terms_of(SMALL))
+
+
+def test_a_networks_longest_vector_has_the_length_of_the_clip(network):
+    found = observe_clip(network, CORRECT, Fresh(9), SeededStream(9, "pixels"))
+    assert found.finding.passed
+    assert 0.99 < found.longest <= found.allowed < 1.05
+
+
+@pytest.mark.parametrize("excess", [1.1, 4.0])
+def test_a_network_that_is_not_clipped_is_caught(network, excess):
+    def door(study, task, *arguments):
+        return broken.door(study, task, *arguments, clipped={"clip": excess * task.clip})
+
+    found = observe_clip(network, door, Fresh(9), SeededStream(9, "pixels"))
+    assert not found.finding.passed
+    assert found.longest == pytest.approx(excess, rel=0.05)

@@ -37,7 +37,7 @@ _FULL_SHARE, _SMALL_TILE = 0.5, 4
 _LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.25, 6
 _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
 _GAP, _ACROSS, _NEW_SHARE = 0.15, 0.1, 0.25
-_LYING, _OVERLAP, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 2.0, 4.0, 0.5
+_LYING, _OVERLAP, _TALLER, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.25, 2.0, 4.0, 0.5
 _MARGIN, _END_MARGIN = 0.15, 0.6
 _MARKER_EDGE, _MARKER_LENGTH, _MARKER_SIGNS = 0.5, 1.5, 2
 
@@ -188,7 +188,8 @@ def _follows(a: Box, b: Box) -> bool:
     low, tall = sorted((high, other_high))
     overlap = min(a[3], b[3]) - max(a[1], b[1])
     gap = max(a[0], b[0]) - min(a[2], b[2])
-    if overlap < _OVERLAP * low:
+    union = max(a[3], b[3]) - min(a[1], b[1])
+    if overlap < _OVERLAP * low or union > _TALLER * tall:
         return False
     return gap <= _REACH * low if tall <= _LIKE * low else gap <= _TOUCH * low and tall <= 3 * low
 

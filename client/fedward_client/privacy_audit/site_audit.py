@@ -8,6 +8,7 @@ from dataclasses import replace
 from fedward_client.addend import addend
 from fedward_client.cohort import Cohort
 from fedward_client.privacy_audit.canaries import observe_canaries
+from fedward_client.privacy_audit.clip import asks_for_gradients, observe_clip
 from fedward_client.privacy_audit.finding import Finding
 from fedward_client.privacy_audit.noise import observe_noise, observe_repeats
 from fedward_client.privacy_audit.replay import attempts_in_log, replay
@@ -63,6 +64,9 @@ def audit_site(site: Site, study: Study, stage: Told) -> Iterator[Finding]:
 
     coins = site.randomness("audit", study.plan.digest)
     yield from audit_door(terms_of(study), door, site.randomness, coins, stage)
+    if asks_for_gradients(study):
+        stage("measuring the plan's own model", 0, 0)
+        yield observe_clip(study, door, site.randomness, coins).finding
     stage("going through the ledger", 0, 0)
     yield replay(site, attempts_in_log(site)).finding
 

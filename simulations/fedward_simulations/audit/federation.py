@@ -9,6 +9,7 @@ from time import perf_counter
 
 from fedward_client.addend import addend
 from fedward_client.privacy_audit.canaries import CanaryEvidence, observe_canaries
+from fedward_client.privacy_audit.clip import ClipEvidence, observe_clip
 from fedward_client.privacy_audit.finding import Finding
 from fedward_client.privacy_audit.noise import (
     NoiseEvidence,
@@ -27,12 +28,15 @@ from fedward_client.privacy_audit.trial import (
     Door,
     Randomness,
     Terms,
+    draft,
     flip_coins,
     record,
 )
+from fedward_common.plan.document import parse_plan
 from fedward_common.privacy.accounting import Mechanism, calibrate
 from fedward_common.privacy.grid import GRID_SHARE
 from fedward_common.randomness import RandomBytes, os_random
+from fedward_common.study import Study
 from fedward_simulations.arrays import ImageArrays
 from fedward_simulations.audit.masked import MaskedSum
 from fedward_simulations.audit.reconstruction import (
@@ -50,6 +54,9 @@ PUBLIC_IMAGES = 200
 """Images that the attacker of the reconstruction has of its own."""
 
 REPEATED_ROUNDS = 2
+IMAGES_PER_PATIENT = 2
+NETWORK_CLIP = 0.1
+"""C of the CNN in the packaged scenarios."""
 
 Told = Callable[[str, int, int], None]
 """Told (what is being done, done, total)."""
@@ -101,6 +108,7 @@ class Audit:
     setting: Setting
     terms: Terms
     trials: Trials
+    clip: ClipEvidence
     recorded: RecordedStudy
     pictures: Reconstruction
     images: str
@@ -109,7 +117,12 @@ class Audit:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Every verdict, in the order of the page."""
-        return (*self.trials.findings, self.recorded.finding, self.pictures.finding)
+        return (
+            *self.trials.findings,
+            self.clip.finding,
+            self.recorded.finding,
+            self.pictures.finding,
+        )
 
     @property
     def passed(self) -> bool:
@@ -134,6 +147,8 @@ def audit_federation(images: ImageArrays | None, setting: Setting, stage: Told) 
 
     doors = [addend] * setting.sites
     trials = try_doors(terms, doors, _deployed, os_random, setting, stage)
+    stage("measuring a network's vectors", 0, 0)
+    clip = observe_clip(network_study(terms), addend, _deployed, os_random)
     recorded = record_study(stage)
     stage("reading patients out of sums", 0, 0)
     count = SITES * PATIENTS + PUBLIC_IMAGES
@@ -142,7 +157,7 @@ def audit_federation(images: ImageArrays | None, setting: Setting, stage: Told) 
         grey(arrays.train_images[:count]), terms.noise_multiplier, _deployed, MaskedSum(SITES)
     )
     name = "phantoms" if images is None else f"image array {images.digest()[:16]}"
-    return Audit(setting, terms, trials, recorded, pictures, name, perf_counter() - began)
+    return Audit(setting, terms, trials, clip, recorded, pictures, name, perf_counter() - began)
 
 
 def try_doors(
@@ -185,6 +200,17 @@ def try_doors(
         repeats=observe_repeats(kept, again),
         sampling=observe_sampling(*drawn),
     )
+
+
+def network_study(terms: Terms) -> Study:
+    """A study of these terms whose model is the CNN, with views and several images a patient."""
+    document = draft(terms, 1).plan.model_dump(mode="json", by_alias=True)
+    document["preprocess"]["channels"] = 1
+    document["cohort"]["images_per_patient"] = IMAGES_PER_PATIENT
+    document["model"] |= {"kind": "cnn", "features": None}
+    document["queries"][0]["clip"] = NETWORK_CLIP
+    document["queries"][0]["augmentation"] |= {"copies": 2, "shift": 0.1, "rotation": 10.0}
+    return Study(parse_plan(document, "privacy audit"))
 
 
 @lru_cache(maxsize=4)
