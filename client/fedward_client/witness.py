@@ -30,7 +30,7 @@ def others_needed(group: Group) -> int:
 
     A round that ended in step 4 was seen by at least t - 1 - c honest others, so by all but n - t
     of them. One answer more than these and c liars can give comes from an honest one that knows.
-    With c at its bound (A1) that is t others, else t - 1 are as many or more (docs/adr/0020).
+    With c at its bound (A1) that is t others, else t - 1 are as many or more (docs/adr/0012).
     """
     return max(group.threshold - 1, group.size - group.threshold + group.colluding + 1)
 

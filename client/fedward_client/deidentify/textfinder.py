@@ -5,7 +5,7 @@ Each cell of 4 x 4 pixels, at three scales, is judged by a small network from th
 region with enough evidence is text. Its boxes are then fitted to its edges at full resolution and
 grown until they hold every stroke that hangs together with it. The network (8,500 weights, part of
 the package) was trained by ``tests/text_finder_training.py`` on text painted into images of no
-patient and public ones; see ADR 0050. A side marker (one or two letters) is no text.
+patient and public ones; see ADR 0016. A side marker (one or two letters) is no text.
 """
 
 from __future__ import annotations
