@@ -1,16 +1,22 @@
 """Trains the network of the text finder and writes its weights. Run by hand, never by a build.
 
-    python -m tests.text_finder_training PNEUMONIAMNIST.npz OUT.npz [--images 11000] [--jobs 2]
+    python -m tests.text_finder_training PNEUMONIAMNIST.npz FONTS OUT.safetensors
+
+FONTS is a folder with the files named in ``FAMILIES``; Debian's packages fonts-liberation,
+-freefont-ttf, -roboto-unhinted, -inconsolata, -courier-prime, -open-sans, -lato, -noto-mono,
+-firacode, -cantarell and -anonymous-pro put them under their font folder. A family that is missing
+is a mistake, not a smaller training.
 
 Random strings are painted into random crops of scikit-image's pictures, of a CT, an ultrasound and
-chest images of the training split, and of generated shapes and grain. Every cell is labelled: text
-of a height that its level is for, or none. The held-out fonts, strings and images of
-``tests/burned_in_corpus.py`` are not among them.
+chest images of the training split, and of generated shapes, masks, flow maps and grain. Every cell
+is labelled: text of a height that its level is for, or none. The held-out fonts, strings and images
+of ``tests/burned_in_corpus.py`` are not among them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import string
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,8 +29,9 @@ import numpy as np
 import skimage
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.numpy import save_file
 from scipy import ndimage
-from tests.burned_in_corpus import FONTS, pydicom_image, scaled_to_bytes
+from tests.burned_in_corpus import pydicom_image, scaled_to_bytes
 
 from fedward_client.deidentify import strokes
 
@@ -33,10 +40,15 @@ PICTURES = (
     "coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png microaneurysms.png moon.png "
     "phantom.png retina.jpg horse.png"
 )
-TYPEFACES = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif",
-    "DejaVuSans-Oblique", "", "",
+FAMILIES = (
+    "LiberationSans", "LiberationSansNarrow", "LiberationMono", "LiberationSerif", "FreeSans",
+    "FreeSerif", "FreeMono", "Roboto", "RobotoCondensed", "Inconsolata", "Courier Prime",
+    "OpenSans", "Lato", "NotoSansMono", "FiraCode", "Cantarell", "Anonymous Pro", "DejaVuSans",
+    "DejaVuSansMono", "DejaVuSerif",
 )  # fmt: skip
+"""Each is a file's name up to its style; besides these, Pillow's own Aileron."""
+STYLES = "Regular|Bold|Italic|Oblique|Light|Medium|Thin|B|I|BI"
+UPRIGHT_SHARE, AILERON_SHARE = 0.8, 0.1
 LETTERS = string.ascii_uppercase * 3 + string.ascii_lowercase * 2 + string.digits * 3
 SMOOTH = (
     Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC,
@@ -44,7 +56,7 @@ SMOOTH = (
 )  # fmt: skip
 SMALLEST, LARGEST = 3.6, 20.0
 POSITIVES, NEGATIVES = 20, 50
-LAYERS = (strokes.FEATURES, 128, 24, 1)
+LAYERS = (strokes.FEATURES, 128, 32, 1)
 EPOCHS, BATCH = 24, 2048
 
 Rng = np.random.Generator
@@ -52,19 +64,38 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Sources:
-    """Images to paint into: photographs, chest images (n, 28, 28) and medical ones, all uint8."""
+    """Images to paint into: photographs, chest images (n, 28, 28) and medical ones, all uint8.
+
+    ``typefaces`` lists the font files of every family.
+    """
 
     pictures: list[np.ndarray]
     chests: np.ndarray
     medical: list[np.ndarray]
+    typefaces: dict[str, list[Path]]
 
 
-def load_sources(arrays: Path) -> Sources:
+def load_typefaces(fonts: Path) -> dict[str, list[Path]]:
+    """Sort the files below a folder by family."""
+    found = sorted({file.name: file for file in fonts.rglob("*.[ot]tf")}.items())
+    families = {
+        family: [
+            file for name, file in found if re.fullmatch(rf"{family}([- ]?({STYLES}))*[.]...", name)
+        ]
+        for family in FAMILIES
+    }
+    missing = [family for family, files in families.items() if not files]
+    if missing:
+        raise SystemExit(f"{fonts}: no font file of {', '.join(missing)}")
+    return families
+
+
+def load_sources(arrays: Path, fonts: Path) -> Sources:
     folder = Path(skimage.__file__).parent / "data"
     pictures = [np.asarray(Image.open(folder / name).convert("L")) for name in PICTURES.split()]
     sector = pydicom_image("examples_ybr_color.dcm")[30:220, 40:290]
     medical = [pydicom_image("693_J2KI.dcm"), pydicom_image("CT_small.dcm"), sector]
-    return Sources(pictures, np.load(arrays)["train_images"], medical)
+    return Sources(pictures, np.load(arrays)["train_images"], medical, load_typefaces(fonts))
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
@@ -107,6 +138,34 @@ def shapes(rows: int, columns: int, rng: Rng) -> np.ndarray:
     return (drawn if rng.random() < 0.5 else blurred).astype(np.uint8)
 
 
+def flow(rows: int, columns: int, rng: Rng) -> np.ndarray:
+    """A mask, or a flow map with a crisp edge over a smooth field: blobs, branches and no text."""
+    field = ndimage.gaussian_filter(rng.normal(size=(rows, columns)), log_uniform(rng, 1.5, 20))
+    other = ndimage.gaussian_filter(rng.normal(size=(rows, columns)), log_uniform(rng, 2, 30))
+    field, other = ((part - part.min()) / np.ptp(part) for part in (field, other))
+    level = np.quantile(field, rng.uniform(0.5, 0.95))
+    inside = field > level
+    under = 0.0 if rng.random() < 0.4 else rng.uniform(20, 120) * other
+    kind = rng.integers(3)
+    rise = np.maximum(field - level, 0) / max(1e-6, 1 - level)
+    over = 255.0 if kind == 0 else rng.uniform(60, 255) * (rise**0.5 if kind == 1 else other)
+    return np.clip(np.where(inside, over, under), 0, 255).astype(np.uint8)
+
+
+def checks(rows: int, columns: int, rng: Rng) -> np.ndarray:
+    """A test pattern: boxes of checks of several sizes and contrasts on flat fields."""
+    image = np.full((rows, columns), rng.uniform(10, 245))
+    image[:, int(rng.integers(columns)) :] = rng.uniform(10, 245)
+    for _ in range(rng.integers(3, 16)):
+        unit, count = int(log_uniform(rng, 2, 24)), int(rng.integers(2, 5))
+        grid = np.indices((count, count)).sum(axis=0) % 2 * rng.uniform(3, 60)
+        box = np.kron(grid, np.ones((unit, unit))) + rng.uniform(0, 200)
+        y, x = int(rng.integers(rows)), int(rng.integers(columns))
+        place = image[y : y + len(box), x : x + len(box)]
+        place[...] = box[: place.shape[0], : place.shape[1]]
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
 def coarse(sources: Sources, rng: Rng) -> np.ndarray:
     """A picture of few pixels: as crisp as text, and yet none."""
     among = sources.medical if rng.random() < 0.6 else sources.pictures
@@ -118,8 +177,10 @@ def coarse(sources: Sources, rng: Rng) -> np.ndarray:
 
 def background(sources: Sources, rng: Rng) -> np.ndarray:
     rows, columns = (int(log_uniform(rng, 48, 320)) for _ in range(2))
-    kind = rng.integers(10)
-    if kind > 7:
+    kind = rng.integers(13)
+    if kind > 9:
+        image = (flow, flow, checks)[rng.integers(3)](rows, columns, rng)
+    elif kind > 7:
         image = coarse(sources, rng)
     elif kind == 0:
         image = crop(sources.pictures[rng.integers(len(sources.pictures))], rows, columns, rng)
@@ -138,6 +199,8 @@ def background(sources: Sources, rng: Rng) -> np.ndarray:
         image = crop(image, rows + 60, columns + 60, rng)
     else:
         image = shapes(rows, columns, rng)
+    if kind > 9 and rng.random() < 0.6:
+        return image
     return with_grain(image.astype(np.float32), rng)
 
 
@@ -176,21 +239,28 @@ def word(rng: Rng) -> str:
     return made.capitalize() if kind == 3 else made
 
 
-def painted(image: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, int] | None:
+def typeface(sources: Sources, size: int, rng: Rng) -> ImageFont.FreeTypeFont:
+    if rng.random() < AILERON_SHARE:
+        return ImageFont.load_default(size)
+    files = sources.typefaces[FAMILIES[rng.integers(len(FAMILIES))]]
+    upright = [file for file in files if not re.search("Italic|Oblique|[ B]I[.]", file.name)]
+    among = upright if rng.random() < UPRIGHT_SHARE else files
+    return ImageFont.truetype(str(among[rng.integers(len(among))]), size)
+
+
+def painted(
+    sources: Sources, image: np.ndarray, rng: Rng
+) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Paint a string; returns the image, the string's pixels and its size, or None if none fits."""
-    size = int(log_uniform(rng, 7.5, 64))
+    small = rng.random() < 0.45
+    size = int(log_uniform(rng, 7, 14) if small else log_uniform(rng, 7.5, 64))
     size = min(size, 12) if min(image.shape) < 40 else size
-    face = TYPEFACES[rng.integers(len(TYPEFACES))]
-    font = (
-        ImageFont.truetype(str(FONTS / f"{face}.ttf"), size)
-        if face
-        else ImageFont.load_default(size)
-    )
+    font = typeface(sources, size, rng)
     text = words(rng)
     left, top, right, bottom = (int(side) for side in font.getbbox(text))
     canvas = Image.new("L", (right - left + 2, bottom - top + 2))
     draw = ImageDraw.Draw(canvas)
-    if rng.random() < 0.15:
+    if rng.random() < 0.2:
         draw.fontmode = "1"
     draw.text((1 - left, 1 - top), text, fill=255, font=font)
     ink = np.asarray(canvas) / 255
@@ -214,7 +284,7 @@ def painted(image: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, int] |
 
 
 def mixture(under: np.ndarray, ink: np.ndarray, rng: Rng) -> np.ndarray | None:
-    contrast = log_uniform(rng, 22, 230)
+    contrast = log_uniform(rng, 20, 230) if rng.random() < 0.7 else log_uniform(rng, 20, 45)
     median = float(np.median(under[ink > 0.5]))
     signs = [sign for sign in (1, -1) if 0 <= median + sign * contrast <= 255]
     if not signs:
@@ -235,7 +305,7 @@ def examples(sources: Sources, count: int, seed: int) -> tuple[np.ndarray, np.nd
     for _ in range(count):
         image = background(sources, rng)
         marks, size = np.zeros(image.shape, dtype=bool), 0
-        if rng.random() < 0.75 and (done := painted(image, rng)) is not None:
+        if rng.random() < 0.75 and (done := painted(sources, image, rng)) is not None:
             image, marks, size = done
         if image.min() < image.max():
             made += labelled(image, marks, size, rng)
@@ -295,18 +365,20 @@ def trained(features: np.ndarray, is_text: np.ndarray) -> list[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("arrays", type=Path)
+    parser.add_argument("fonts", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=int, default=11_000)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     parts = 16
-    make = partial(examples, load_sources(chosen.arrays), chosen.images // parts)
+    make = partial(examples, load_sources(chosen.arrays, chosen.fonts), chosen.images // parts)
     with ProcessPoolExecutor(chosen.jobs) as pool:
         made = list(pool.map(make, range(parts)))
     features, is_text = (np.concatenate(part) for part in zip(*made, strict=True))
     arrays = trained(features, is_text)
-    np.savez(chosen.out, **{f"a{index}": array for index, array in enumerate(arrays)})
+    named = {f"a{index}": np.ascontiguousarray(array) for index, array in enumerate(arrays)}
+    save_file(named, chosen.out)
 
 
 if __name__ == "__main__":

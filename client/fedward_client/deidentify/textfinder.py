@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load
 from scipy import ndimage
 
 from fedward_client.deidentify.strokes import BORDER, Level, Plane, levels, rises, scaled
@@ -24,7 +25,7 @@ from fedward_client.deidentify.strokes import BORDER, Level, Plane, levels, rise
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are excluded."""
 
-WEIGHTS = "text_finder.npz"
+WEIGHTS = "text_finder.safetensors"
 
 _Mask = NDArray[np.bool_]
 
@@ -34,6 +35,7 @@ _SMALL_SIDE, _SMALL_SEED, _SMALL_EVIDENCE = 100, 3.0, 12.0
 _LIMIT = 9.0
 _TOUCHING = np.ones((3, 3), dtype=int)
 _FULL_SHARE, _SMALL_TILE = 0.5, 4
+_LETTER = 5
 _LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.25, 6
 _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
 _GAP, _ACROSS, _NEW_SHARE = 0.15, 0.1, 0.25
@@ -54,7 +56,7 @@ def find_text(image: NDArray[Any]) -> list[Box]:
     boxes: list[Box] = []
     for level in levels(grey):
         for place in _places(level, *least):
-            box = _fitted(place, edges, unexplained)
+            box = _fitted(place, edges, unexplained, _LETTER * level.unit)
             if box is not None:
                 unexplained[box[1] : box[3], box[0] : box[2]] = 0
                 boxes.append(box)
@@ -66,8 +68,8 @@ def find_text(image: NDArray[Any]) -> list[Box]:
 def _weights() -> tuple[Plane, ...]:
     """Bounds of the features, then weights and biases of three layers."""
     path = files("fedward_client.deidentify").joinpath("data", WEIGHTS)
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-        return tuple(stored[f"a{index}"] for index in range(8))
+    stored = load(path.read_bytes())
+    return tuple(stored[f"a{index}"] for index in range(8))
 
 
 def _evidence(level: Level) -> Plane:
@@ -133,8 +135,11 @@ def _edges(grey: Plane) -> Plane:
     return edges
 
 
-def _fitted(place: Box, edges: Plane, unexplained: Plane) -> Box | None:
-    """Fit a box to the crisp edges of a place; None if earlier boxes hold most of them."""
+def _fitted(place: Box, edges: Plane, unexplained: Plane, letter: int) -> Box | None:
+    """Fit a box to the crisp edges of a place; None if earlier boxes hold most of them.
+
+    ``letter`` is the height of the largest letters that are seen at the place's level.
+    """
     window = slice(place[1], place[3]), slice(place[0], place[2])
     threshold = max(_LEAST_EDGE, _EDGE_SHARE * float(np.percentile(edges[window], 97)))
     crisp = unexplained[window] > threshold
@@ -142,7 +147,7 @@ def _fitted(place: Box, edges: Plane, unexplained: Plane) -> Box | None:
     if new < _EDGE_PIXELS or new < _NEW_SHARE * found:
         return None
     box = _around(crisp, place[0], place[1])
-    height = min(box[2] - box[0], box[3] - box[1])
+    height = min(box[2] - box[0], box[3] - box[1], letter)
     strong = max(_STRONG_EDGE, _STRONG_SHARE * threshold)
     for across in (int(_ACROSS * height), 0):
         box = _grown(box, edges > strong, height, across)

@@ -18,9 +18,14 @@ from fedward_client.privacy_audit.trial import Recording
 from fedward_common.privacy.statement import account_epsilon
 
 GUESSED = 0.2
-"""Share of the canaries about which a guess is made: those that stand out most.
+"""Share of the canaries about which a guess is made: the highest are said to have been in, as many
+of the lowest to have been out.
 
 Fixed in advance. Fewer guesses are surer and weigh less; at epsilon 2 a fifth tells most."""
+
+CONVICTS = 0.01
+"""Error rate of the verdict. At 95 % confidence the bound exceeds a claim that is true and small in
+three audits of a hundred (measured at epsilon 0.03 and 0.16; never in 400 at 0.9 and above)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class CanaryEvidence:
         gap: How far apart those who are in and those who are out should stand, in deviations.
         guesses: How many guesses were right.
         lower: Lower bound on epsilon at the confidence of :data:`~..one_run.ERROR_RATE`.
-        shapeless: The same without the presumption that the curve is a Gaussian's.
+        sure: The same at the error rate of the verdict, :data:`CONVICTS`.
+        shapeless: As ``lower``, without the presumption that the curve is a Gaussian's.
         claimed: Epsilon of the trial's rounds according to the accountant.
         delta: Of both.
     """
@@ -44,6 +50,7 @@ class CanaryEvidence:
     gap: float
     guesses: Guesses
     lower: float
+    sure: float
     shapeless: float
     claimed: float
     delta: float
@@ -53,12 +60,13 @@ class CanaryEvidence:
         """The verdict."""
         made, right = self.guesses.made, self.guesses.correct
         told = f"{right} of {made} guesses who took part were right"
-        bound = f"epsilon is at least {self.lower:.2f} with {1 - ERROR_RATE:.0%} confidence"
-        passed = self.lower <= self.claimed
+        passed = self.sure <= self.claimed
         verdict = (
-            f"{told}: {bound}, the plan claims at most {self.claimed:.2f}"
+            f"{told}: epsilon is at least {self.lower:.2f} with {1 - ERROR_RATE:.0%} confidence, "
+            f"the plan claims at most {self.claimed:.2f}"
             if passed
-            else f"{told}: {bound}, MORE than the {self.claimed:.2f} that the plan claims"
+            else f"{told}: epsilon is at least {self.sure:.2f} with {1 - CONVICTS:.0%} confidence, "
+            f"MORE than the {self.claimed:.2f} that the plan claims"
         )
         figures = {
             "canaries": self.guesses.canaries,
@@ -69,6 +77,8 @@ class CanaryEvidence:
             "epsilon_claimed": self.claimed,
             "delta": self.delta,
             "confidence": 1 - ERROR_RATE,
+            "epsilon_lower_bound_for_the_verdict": self.sure,
+            "false_alarm_rate": CONVICTS,
         }
         return Finding("canaries", passed, verdict, figures)
 
@@ -83,10 +93,10 @@ def observe_canaries(recording: Recording) -> CanaryEvidence:
     deviation = noise / (trial.query.scale * trial.task.clip)
     expected = rounds * trial.task.sampling_rate
     scores = (total - expected / 2) / deviation
-    made = max(1, round(GUESSED * trial.canaries))
-    surest = np.argsort(-np.abs(scores), kind="stable")[:made]
-    correct = int(np.sum((scores[surest] > 0) == trial.present[surest]))
-    guesses = Guesses(trial.canaries, made, correct)
+    half = max(1, round(GUESSED * trial.canaries / 2))
+    order = np.argsort(scores, kind="stable")
+    correct = int((~trial.present[order[:half]]).sum() + trial.present[order[-half:]].sum())
+    guesses = Guesses(trial.canaries, 2 * half, correct)
     delta = trial.study.plan.privacy.delta
     return CanaryEvidence(
         scores=scores,
@@ -94,6 +104,7 @@ def observe_canaries(recording: Recording) -> CanaryEvidence:
         gap=expected / deviation,
         guesses=guesses,
         lower=gaussian_lower_bound(guesses, delta),
+        sure=gaussian_lower_bound(guesses, delta, CONVICTS),
         shapeless=shapeless_lower_bound(guesses, delta),
         claimed=account_epsilon([mechanism], delta, 0, mechanism.honest),
         delta=delta,

@@ -8,8 +8,8 @@ from dataclasses import replace
 from fedward_client.addend import addend
 from fedward_client.cohort import Cohort
 from fedward_client.privacy_audit.canaries import observe_canaries
-from fedward_client.privacy_audit.clip import asks_for_gradients, observe_clip
 from fedward_client.privacy_audit.finding import Finding
+from fedward_client.privacy_audit.lengths import asks_for_gradients, observe_clip
 from fedward_client.privacy_audit.noise import observe_noise, observe_repeats
 from fedward_client.privacy_audit.replay import attempts_in_log, replay
 from fedward_client.privacy_audit.sampling import observe_sampling, record_sampling

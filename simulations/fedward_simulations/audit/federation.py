@@ -9,8 +9,8 @@ from time import perf_counter
 
 from fedward_client.addend import addend
 from fedward_client.privacy_audit.canaries import CanaryEvidence, observe_canaries
-from fedward_client.privacy_audit.clip import ClipEvidence, observe_clip
 from fedward_client.privacy_audit.finding import Finding
+from fedward_client.privacy_audit.lengths import ClipEvidence, observe_clip
 from fedward_client.privacy_audit.noise import (
     NoiseEvidence,
     RepeatEvidence,
