@@ -33,8 +33,11 @@ PLUGINS = Path("/usr/share/orthanc/plugins")
 
 
 def program(name):
-    """The path of a program of Debian's dcmtk or orthanc packages."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    """The path of a program of Debian's dcmtk or orthanc packages.
+
+    pynetdicom brings a storescu of its own into the environment's folder, which is on PATH.
+    """
+    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
     if not found:
         missing(f"{name} is not installed (Debian packages dcmtk, orthanc, orthanc-dicomweb)")
     return found
