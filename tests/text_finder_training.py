@@ -57,7 +57,7 @@ SMOOTH = (
 SMALLEST, LARGEST = 3.6, 20.0
 POSITIVES, NEGATIVES = 20, 50
 LAYERS = (strokes.FEATURES, 128, 32, 1)
-EPOCHS, BATCH = 24, 2048
+EPOCHS, BATCH = 17, 2048
 
 Rng = np.random.Generator
 
@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("arrays", type=Path)
     parser.add_argument("fonts", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--images", type=int, default=11_000)
+    parser.add_argument("--images", type=int, default=30_000)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(1)

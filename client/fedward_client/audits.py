@@ -113,12 +113,14 @@ class Audits:
     def ask(self, study: bytes, number: int, subject: Subject) -> None:
         """Note that the evidence is asked for; earlier sums whose evidence never came have lapsed.
 
-        A verdict that stands is not asked for again.
+        So have registered ones that the server passed over, publishing several sums at once. A
+        verdict that stands is not asked for again.
         """
         with transaction(self._connection) as db:
             db.execute(
-                "UPDATE audits SET verdict = ? WHERE study = ? AND number < ? AND verdict = ?",
-                (Verdict.UNSERVED, study, number, Verdict.ASKED),
+                "UPDATE audits SET verdict = ? WHERE study = ? AND number < ?"
+                " AND verdict IN (?, ?)",
+                (Verdict.UNSERVED, study, number, Verdict.ASKED, Verdict.REGISTERED),
             )
             db.execute(
                 "INSERT INTO audits VALUES (?, ?, ?, '', ?) ON CONFLICT DO UPDATE"

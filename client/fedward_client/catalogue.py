@@ -36,8 +36,8 @@ _SCHEMA = (
       PRIMARY KEY (level, target)
     ) STRICT""",
     "CREATE TABLE IF NOT EXISTS features (patient TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT",
-    """CREATE TABLE IF NOT EXISTS quarantine (
-      fingerprint BLOB PRIMARY KEY, reason TEXT NOT NULL
+    """CREATE TABLE IF NOT EXISTS refused (
+      fingerprint BLOB PRIMARY KEY, reason TEXT NOT NULL, method BLOB NOT NULL
     ) STRICT""",
 )
 _MAX_LABEL_BYTES = 4096
@@ -100,17 +100,25 @@ class Catalogue:
                 database.execute(statement)
 
     def add(
-        self, instances: Sequence[Instance], quarantined: Mapping[bytes, str] | None = None
+        self,
+        instances: Sequence[Instance],
+        quarantined: Mapping[bytes, str] | None = None,
+        method: bytes = b"",
     ) -> None:
-        """Record instances whose objects the vault has flushed, and sources that are not used."""
+        """Record instances whose objects the vault has flushed, and sources that are not used.
+
+        ``method`` is a digest of all that decided; another one may decide otherwise.
+        """
+        rows = [(source, reason, method) for source, reason in (quarantined or {}).items()]
         with transaction(self._database) as database:
             database.executemany(
                 "INSERT OR IGNORE INTO instances VALUES (?, ?, ?, ?, ?, ?)",
                 instances,
             )
             database.executemany(
-                "INSERT OR REPLACE INTO quarantine VALUES (?, ?)", (quarantined or {}).items()
+                "DELETE FROM refused WHERE fingerprint = ?", [(i.fingerprint,) for i in instances]
             )
+            database.executemany("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", rows)
 
     def add_labels(self, labels: Iterable[Label]) -> None:
         """Record labels, replacing those of the same targets, in one transaction."""
@@ -160,11 +168,12 @@ class Catalogue:
         """Return the pseudonyms of patients that have a table row."""
         return {row[0] for row in self._rows("SELECT patient FROM features")}
 
-    def recorded(self, fingerprint: bytes) -> str | None:
-        """Return "" for a source that is stored, why it was refused, or None if it is unknown."""
+    def recorded(self, fingerprint: bytes, method: bytes = b"") -> str | None:
+        """Return "" for a source that is stored, why ``method`` refused it, or None: not known."""
         if self._rows("SELECT 1 FROM instances WHERE fingerprint = ?", fingerprint):
             return ""
-        refused = self._rows("SELECT reason FROM quarantine WHERE fingerprint = ?", fingerprint)
+        query = "SELECT reason FROM refused WHERE fingerprint = ? AND method = ?"
+        refused = self._rows(query, fingerprint, method)
         return str(refused[0][0]) if refused else None
 
     def holds(self, instance: str) -> bool:
@@ -187,7 +196,7 @@ class Catalogue:
             "instances": "SELECT COUNT(*) FROM instances",
             "labels": "SELECT COUNT(*) FROM labels",
             "table_rows": "SELECT COUNT(*) FROM features",
-            "quarantined": "SELECT COUNT(*) FROM quarantine",
+            "quarantined": "SELECT COUNT(*) FROM refused",
         }
         return {name: self._rows(sql)[0][0] for name, sql in queries.items()}
 

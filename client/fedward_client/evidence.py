@@ -77,6 +77,7 @@ def _wanted(site: Site, running: Running, number: int) -> bool:
 class _Intake:
     """The evidence of one sum on its way in: the sum so far, and the addend that is arriving."""
 
+    number: int
     recount: Recount
     addend: bytearray = field(default_factory=bytearray)
 
@@ -86,7 +87,11 @@ class Auditor:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._intakes: dict[tuple[bytes, int], _Intake] = {}
+        self._intakes: dict[bytes, _Intake] = {}
+
+    def forget(self, study: bytes) -> None:
+        """Drop the evidence that has come in part only."""
+        self._intakes.pop(study, None)
 
     def take(self, running: Running, order: EvidenceOrder) -> EvidenceReply:
         """Take one piece; with the last one the sum is recomputed and the verdict recorded.
@@ -99,26 +104,24 @@ class Auditor:
         asked = (Verdict.ASKED, Verdict.REFUSED, Verdict.UNSERVED)
         if audit is None or audit.subject is None or audit.verdict not in asked:
             raise PeerError(f"this site has not asked for the evidence of sum {order.number}")
-        key = (running.digest, order.number)
         try:
-            recomputed = self._piece(running, audit.subject, key, order)
+            recomputed = self._piece(running, audit.subject, order)
         except PeerError as error:
-            self._intakes.pop(key, None)
+            self.forget(running.digest)
             self._decide(audit, Verdict.REFUSED, str(error))
             raise
         if recomputed is not None:
-            del self._intakes[key]
+            self.forget(running.digest)
             self._compare(running, audit, audit.subject, recomputed)
         return EvidenceReply(running.digest, order.number)
 
-    def _piece(
-        self, running: Running, subject: Subject, key: tuple[bytes, int], order: EvidenceOrder
-    ) -> bytes | None:
+    def _piece(self, running: Running, subject: Subject, order: EvidenceOrder) -> bytes | None:
         """Take the piece; the hash of the recomputed sum once it is complete."""
         if order.transcript:
-            self._intakes[key] = _Intake(_recount(running, subject, order.transcript))
-        intake = self._intakes.get(key)
-        if intake is None:
+            recount = _recount(running, subject, order.transcript)
+            self._intakes[running.digest] = _Intake(order.number, recount)
+        intake = self._intakes.get(running.digest)
+        if intake is None or intake.number != order.number:
             raise PeerError(f"evidence of sum {order.number} does not begin with its transcript")
         recount, addend = intake.recount, intake.addend
         if order.index != recount.awaited or order.offset != len(addend) or not order.data:

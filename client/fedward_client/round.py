@@ -69,6 +69,8 @@ class SiteService:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._running: dict[bytes, Running] = {}
+        for plan in site.studies.ended():  # A1: if a kill came between the end and this
+            site.destroy_encryption_key(plan)
 
     def handle(self, data: bytes) -> bytes:
         """Answer one encoded order with one encoded reply; never raises for what a peer sent."""
@@ -96,7 +98,7 @@ class SiteService:
             case Begin():
                 reply = self._begin(order)
             case WitnessOrder():
-                reply = testify(self._site, self._study(order.study), order)
+                reply = testify(self._site, self._known(order.study), order)
             case Witnessed():
                 running = self._study(order.study)
                 reply = self._watch.hear(running, order) or self._standing(running)
@@ -163,13 +165,21 @@ class SiteService:
             evidence.subject_of(self._site, running, order.position, order.sums) if last else None
         )
         running.publish(order.position, order.sums, order.transcript)
+        self._auditor.forget(running.digest)  # of earlier sums: the server has gone on
         wish = evidence.ask(self._site, running, running.progress.position, subject)
         return Standing(order.study, running.folded_position, wish)
 
     def _study(self, digest: bytes) -> Running:
-        if digest not in self._running:
+        running = self._known(digest)
+        running.check_going_on()
+        return running
+
+    def _known(self, digest: bytes) -> Running:
+        """The study as the database has it now; one that was stopped may still bear witness."""
+        if digest in self._running:
+            self._running[digest].refresh()
+        else:
             self._running[digest] = open_running(self._site, digest)
-        self._running[digest].check_going_on()
         return self._running[digest]
 
     def _leave_on_time(self, order: MaskOrder, arrived: float, delay: float) -> None:

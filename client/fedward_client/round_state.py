@@ -112,14 +112,23 @@ class RoundStore:
             _put_reply(db, study, e, step, request, reply)
 
     def advance(
-        self, study: bytes, e: int, step: str, request: bytes, reply: bytes, state: SecretBytes
+        self,
+        study: bytes,
+        e: int,
+        step: str,
+        request: bytes,
+        reply: bytes,
+        state: SecretBytes,
+        beside: Beside = lambda _: None,
     ) -> None:
         """Put the next state of e and the reply on the disk, before the reply leaves (A3).
 
         The state gets a key of its own, and the key of the state before is destroyed: a copy of
-        the database taken a step earlier opens nothing.
+        the database taken a step earlier opens nothing. ``beside`` writes what must be on the disk
+        with it, in the same transaction.
         """
         with self._one_key(study), transaction(self._connection) as db:
+            beside(db)
             db.execute(
                 "UPDATE round_attempts SET sealed = ? WHERE study = ? AND e = ?",
                 (self._seal(study, e, state), study, e),

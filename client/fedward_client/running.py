@@ -11,7 +11,7 @@ from fedward_client.cohort import Cohort
 from fedward_client.ledger import Allowance, Debit
 from fedward_client.round_state import Beside
 from fedward_client.site import Site
-from fedward_client.studies import StudyRecord, StudyState
+from fedward_client.studies import ENDED, StudyRecord, StudyState
 from fedward_client.study_cohort import open_cohort
 from fedward_common import progress as folding
 from fedward_common.codec import decode
@@ -34,21 +34,31 @@ class Running:
     """One study at one site. ``progress`` is what t signatures of a later ctx have confirmed.
 
     ``released`` is the position whose sum this site has helped to open last, and ``released_e``
-    the attempt: it never computes on that public input, or an earlier one, again (A2).
+    the attempt: it never computes on that public input, or an earlier one, again (A2). All of it
+    is what the database said at the last :meth:`refresh`.
     """
 
     def __init__(self, site: Site, record: StudyRecord, study: Study, group: Group) -> None:
         self._site = site
-        self._record = record
         self.digest = group.plan_digest
         self.study = study
         self.group = group
+        self._cohorts: dict[Split, Cohort] = {}
+        self._take(record)
+
+    def refresh(self) -> None:
+        """Read again how far the study has come: another process may have served it since (A2)."""
+        self._take(self._site.studies.running(self.digest))
+
+    def _take(self, record: StudyRecord) -> None:
+        self._record = record
         self.progress = _progress(record)
         self.released, self.released_e = record.released, record.released_e
         self._held = None if record.held is None else decode_progress(record.held)
-        self._held_e = record.held_e
-        self._stopped = record.state is StudyState.STOPPED
-        self._cohorts: dict[Split, Cohort] = {}
+        self._folded = None if record.folded is None else decode_progress(record.folded)
+        if record.state in ENDED:  # A1; again and again, as a kill may have come between
+            self.__dict__.pop("keys", None)
+            self._site.destroy_encryption_key(record.plan_digest)
 
     @cached_property
     def keys(self) -> SiteKeys:
@@ -93,13 +103,10 @@ class Running:
                 "public input twice"
             )
 
-    def hold(self, e: int, folded: Progress) -> None:
-        """Keep a folded state until the signatures of attempt ``e`` confirm it (A2).
-
-        With e = 0 those of any later attempt do, whose sums continue this state.
-        """
-        self._site.studies.hold(self.digest, e, folded.encode())
-        self._held, self._held_e = folded, e
+    def holding(self, e: int, folded: Progress) -> Beside:
+        """What keeps, beside the masked state, the public input that ``e`` is to confirm (A2)."""
+        position, encoded = folded.position, folded.encode()
+        return lambda db: self._site.studies.fold(db, self.digest, e, position, encoded)
 
     def release(self, e: int, store: Callable[[Beside], None]) -> None:
         """Let the shares of ``e`` leave: ``store`` puts the reply on the disk (A3.4).
@@ -108,15 +115,15 @@ class Running:
         signed for the same.
 
         Raises:
-            PeerError: nothing is held for ``e``.
+            PeerError: nothing is held for ``e``, or it is used up or the study over by now; then
+                nothing is stored.
         """
-        folded = self._held
-        if folded is None or self._held_e != e:
+        folded = self._folded
+        if folded is None or self._record.folded_e != e:
             raise PeerError(f"attempt {e} has no public input waiting to be confirmed")
-        position, encoded = folded.position, folded.encode()
-        store(lambda db: self._site.studies.release(db, self.digest, e, position, encoded))
-        if position > self.released:
-            self.released, self.released_e, self.progress = position, e, folded
+        position = folded.position
+        store(lambda db: self._site.studies.release(db, self.digest, e, position))
+        self.refresh()
 
     def publish(self, start: int, sums: tuple[bytes, ...], transcript: bytes) -> None:
         """Fold sums outside a round (A2): they are held until a later attempt confirms them.
@@ -128,16 +135,16 @@ class Running:
             PeerError: the sums do not fit, or the evidence does not hold; nothing has changed.
         """
         if self.finished:
-            self._site.destroy_encryption_key(self._record.plan_digest)  # if a kill came between
             return
         folded = self.fold(start, sums)
         if self.study.finished(folded.position):
             self._check_last(self.fold(start, sums[:-1]), transcript)
-            self._finish(folded)
+            self._site.studies.finish(self.digest, folded.encode())
         elif transcript:
             raise PeerError("only the last sum of a study comes with a transcript")
         else:
-            self.hold(0, folded)
+            self._site.studies.hold(self.digest, folded.encode())
+        self.refresh()
 
     def _check_last(self, before: Progress, data: bytes) -> None:
         """Check the transcript of the attempt that follows the folded state ``before`` (A2).
@@ -162,13 +169,13 @@ class Running:
         Raises:
             PeerError: it has.
         """
-        if self._stopped:
+        if self._record.state is StudyState.STOPPED:
             raise PeerError("this site has stopped the study: a published sum was false")
 
     def stop(self, beside: Beside) -> None:
         """End the study at this site: a published sum was not that of its addends (A3.5)."""
         self._site.studies.stop(self.digest, beside)
-        self._stopped = True
+        self.refresh()
 
     def debit(self, e: int, task: Task) -> None:
         """Debit attempt ``e``: policy, dry-run and append in one durable transaction (B6)."""
@@ -203,11 +210,6 @@ class Running:
         if held is not None and self.progress.position < start <= held.position:
             return held
         return self.progress
-
-    def _finish(self, progress: Progress) -> None:
-        self._site.studies.finish(self.digest, progress.encode())
-        self._site.destroy_encryption_key(self._record.plan_digest)  # A1
-        self.progress = progress
 
     def _decode(self, position: int, data: bytes) -> folding.Vector:
         if self.study.finished(position):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from fedward_client import evidence
 from fedward_client.addend import addend
 from fedward_client.round_state import Beside, Following
 from fedward_client.running import Running
 from fedward_client.site import Site
-from fedward_common.errors import PeerError, PolicyRefusalError
+from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
 from fedward_common.messages import AgreeOrder, MaskOrder, ShareOrder, StepReply, UnmaskOrder
 from fedward_common.secagg.messages import AgreeRequest, MaskRequest, ShareMessage, UnmaskRequest
 from fedward_common.secagg.site import Agreed, Masked, Sharing, SiteState, start
 from fedward_common.secagg.site_store import decode_state, encode_state
+
+log = logging.getLogger(__name__)
 
 
 def share(site: Site, running: Running, order: ShareOrder, data: bytes) -> StepReply:
@@ -37,7 +41,6 @@ def mask(site: Site, running: Running, order: MaskOrder, data: bytes) -> StepRep
     members, own = running.group, running.keys.index
     others = {members.identity(i): head for i, head in checked.heads.items() if i != own}
     site.heads.saw(order.study, order.e, others)  # B6: what this site will bear witness to
-    running.hold(order.e, folded)
     running.debit(order.e, task)  # B6: on the disk before a patient is sampled
     vector = addend(
         running.study,
@@ -49,7 +52,8 @@ def mask(site: Site, running: Running, order: MaskOrder, data: bytes) -> StepRep
     )
     masked, message = sharing.mask(checked, vector)
     wish = evidence.ask(site, running, folded.position, subject)  # A3.5
-    return _advance(site, order, data, masked, message.encode(), wish)
+    reply = StepReply(message.encode(), b"", wish)
+    return _advance(site, order, data, masked, reply, running.holding(order.e, folded))
 
 
 def agree(site: Site, running: Running, order: AgreeOrder, data: bytes) -> StepReply:
@@ -61,7 +65,7 @@ def agree(site: Site, running: Running, order: AgreeOrder, data: bytes) -> StepR
     agreed, message = masked.agree(request)
     contributors = [running.group.identity(item.index) for item in request.hashes]
     site.heads.debited(order.study, order.e, contributors)  # B6: their heads have grown since
-    return _advance(site, order, data, agreed, message.encode())
+    return _advance(site, order, data, agreed, StepReply(message.encode(), b""))
 
 
 def unmask(site: Site, running: Running, order: UnmaskOrder, data: bytes) -> StepReply:
@@ -85,10 +89,17 @@ def unmask(site: Site, running: Running, order: UnmaskOrder, data: bytes) -> Ste
 
 
 def _following(site: Site, running: Running, order: UnmaskOrder) -> tuple[Following | None, bytes]:
-    """Step 1 of the next e, if it is asked for, and the message that rides on this reply."""
+    """Step 1 of the next e, if it is asked for, and the message that rides on this reply.
+
+    Where that cannot begin, this e is finished without it (A3.4): others wait for these shares.
+    """
     if not order.next_e:
         return None, b""
-    state, message = _begin(site, running, order.next_e)
+    try:
+        state, message = _begin(site, running, order.next_e)
+    except FedwardError as error:
+        log.warning("attempt %d does not begin yet: %s", order.next_e, error)
+        return None, b""
     asked = ShareOrder(order.study, order.next_e)  # may be asked for again on its own
     reply = StepReply(message.encode(), b"")
     following = Following(
@@ -116,10 +127,9 @@ def _advance(
     order: MaskOrder | AgreeOrder,
     data: bytes,
     state: SiteState,
-    message: bytes,
-    wish: int = 0,
+    reply: StepReply,
+    beside: Beside = lambda _: None,
 ) -> StepReply:
-    reply = StepReply(message, b"", wish)
     sealed = encode_state(state)
-    site.rounds.advance(order.study, order.e, order.TAG, data, reply.encode(), sealed)
+    site.rounds.advance(order.study, order.e, order.TAG, data, reply.encode(), sealed, beside)
     return reply

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from fedward_client.database import transaction
-from fedward_common.errors import OperatorError, PolicyRefusalError
+from fedward_common.errors import OperatorError, PeerError, PolicyRefusalError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -21,8 +21,9 @@ CREATE TABLE IF NOT EXISTS studies (
     digest BLOB UNIQUE,
     approvals BLOB,
     progress BLOB,
-    held_e INTEGER,
     held BLOB,
+    folded_e INTEGER,
+    folded BLOB,
     released INTEGER NOT NULL DEFAULT -1,
     released_e INTEGER NOT NULL DEFAULT 0
 ) STRICT
@@ -40,11 +41,16 @@ class StudyState(StrEnum):
     STOPPED = "stopped"
 
 
+ENDED = (StudyState.FINISHED, StudyState.STOPPED)
+"""States in which the study's encryption key must be gone (A1)."""
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """One row. ``digest`` is H over plan and approvals, known once the study runs.
 
-    ``held`` is a folded state that attempt ``held_e`` has still to confirm (0: any later one).
+    ``held`` is the folded state after sums published outside a round, which any later attempt may
+    confirm; ``folded`` is that of the attempt ``folded_e``, which its own signatures confirm.
     ``released`` is the highest position for which shares were released, in attempt ``released_e``;
     -1 before the first (A2).
     """
@@ -57,8 +63,9 @@ class StudyRecord:
     digest: bytes | None
     approvals: bytes | None
     progress: bytes | None
-    held_e: int | None
     held: bytes | None
+    folded_e: int | None
+    folded: bytes | None
     released: int
     released_e: int
 
@@ -112,15 +119,36 @@ class Studies:
                 (progress, StudyState.FINISHED, digest, StudyState.RUNNING),
             )
 
-    def release(
+    def fold(
         self, db: sqlite3.Connection, digest: bytes, e: int, position: int, progress: bytes
     ) -> None:
-        """Note in the open transaction that e's shares leave, and adopt what it confirmed (A2)."""
-        db.execute(
-            "UPDATE studies SET released = ?, released_e = ?, progress = ?"
-            " WHERE digest = ? AND released < ?",
-            (position, e, progress, digest, position),
+        """Store in the open transaction the public input that ``e`` computed on (A2).
+
+        Raises:
+            PeerError: the study is over, or a sum of this position was opened in the meantime.
+        """
+        cursor = db.execute(
+            "UPDATE studies SET folded_e = ?, folded = ?"
+            " WHERE digest = ? AND state = ? AND released < ?",
+            (e, progress, digest, StudyState.RUNNING, position),
         )
+        if cursor.rowcount != 1:
+            raise PeerError(f"attempt {e}: this site's shares for sum {position + 1} have left")
+
+    def release(self, db: sqlite3.Connection, digest: bytes, e: int, position: int) -> None:
+        """Note in the open transaction that e's shares leave, and adopt what it confirmed (A2).
+
+        Raises:
+            PeerError: the study is over, or a sum of this position was opened in the meantime.
+        """
+        cursor = db.execute(
+            "UPDATE studies SET released = ?, released_e = ?, progress = folded,"
+            " folded = NULL, folded_e = NULL"
+            " WHERE digest = ? AND state = ? AND folded_e = ? AND released < ?",
+            (position, e, digest, StudyState.RUNNING, e, position),
+        )
+        if cursor.rowcount != 1:
+            raise PeerError(f"attempt {e}: this site's shares for sum {position + 1} have left")
 
     def stop(
         self, digest: bytes, beside: Callable[[sqlite3.Connection], None] = lambda _: None
@@ -132,12 +160,17 @@ class Studies:
                 "UPDATE studies SET state = ? WHERE digest = ?", (StudyState.STOPPED, digest)
             )
 
-    def hold(self, digest: bytes, e: int, progress: bytes) -> None:
-        """Store a folded state that attempt ``e`` has still to confirm; 0: any later one."""
+    def hold(self, digest: bytes, progress: bytes) -> None:
+        """Store the state after published sums, which a later attempt has still to confirm."""
         with transaction(self._connection) as db:
-            db.execute(
-                "UPDATE studies SET held_e = ?, held = ? WHERE digest = ?", (e, progress, digest)
-            )
+            db.execute("UPDATE studies SET held = ? WHERE digest = ?", (progress, digest))
+
+    def ended(self) -> tuple[bytes, ...]:
+        """The plan digests of the studies that are over at this site."""
+        rows = self._connection.execute(
+            "SELECT plan_digest FROM studies WHERE state IN (?, ?)", ENDED
+        )
+        return tuple(bytes(row[0]) for row in rows)
 
     def by_plan(self, plan_digest: bytes) -> StudyRecord | None:
         """The study of this plan, if the site has heard of it."""
@@ -178,8 +211,8 @@ class Studies:
 
 
 _COLUMNS = (
-    "plan_digest, plan, signature, state, approval, digest, approvals, progress, held_e, held,"
-    " released, released_e"
+    "plan_digest, plan, signature, state, approval, digest, approvals, progress, held, folded_e,"
+    " folded, released, released_e"
 )
 
 

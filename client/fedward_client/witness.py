@@ -1,28 +1,28 @@
 """A ledger that goes back is found by what the others saw of it (B6).
 
 A new process of a site serves no step of a study before enough members have answered, over a fresh
-nonce, which head of this site's ledger they saw last. If one of them is ahead, the ledger was
-restored, truncated or exchanged, and the site trains no more. The server only carries the answers.
+nonce, which head of this site's ledger and which debits they saw last. If the ledger lacks one,
+it was restored, truncated or exchanged, and the site trains no more: what was said is kept, and
+holds in every study with that witness. The server only carries the answers.
 """
 
 from __future__ import annotations
 
 import logging
 
-from fedward_client.chain import Head
-from fedward_client.heads import Seen
+from fedward_client.heads import MAX_SEEN_BYTES, Seen, attempt_digest
 from fedward_client.running import Running
 from fedward_client.site import Site
 from fedward_common import keys
 from fedward_common.codec import Value, decode, encode
 from fedward_common.errors import IntegrityError, PeerError
 from fedward_common.messages import Witnessed, WitnessesNeeded, WitnessOrder, WitnessReply
-from fedward_common.secagg.parameters import Group
+from fedward_common.secagg.parameters import Group, Member
 
 log = logging.getLogger(__name__)
 
 NONCE_BYTES = 32
-MAX_ANSWER_BYTES = 512
+MAX_ANSWER_BYTES = MAX_SEEN_BYTES + 256
 
 
 def others_needed(group: Group) -> int:
@@ -54,7 +54,7 @@ def testify(site: Site, running: Running, order: WitnessOrder) -> WitnessReply:
         seen = site.heads.latest(group.identity(member))
         statement = _statement(nonce, group, member, seen, own)
         signature = keys.sign(site.identity.identity, *statement)
-        return encode((*seen.head, seen.debited, signature))
+        return encode((seen.encode(), signature))
 
     return WitnessReply(group.plan_digest, tuple(map(answer, range(group.size), order.nonces)))
 
@@ -71,10 +71,17 @@ class Watch:
         """What to answer to a step of this study: None once enough members have been heard.
 
         Raises:
-            IntegrityError: this site's own log has seen a higher head than its ledger has.
+            IntegrityError: this site's own log has seen a higher head than its ledger has, or a
+                member of this study said so before.
         """
         study = running.digest
-        if study in self._assured or running.study.finished(running.progress.position):
+        if running.study.finished(running.progress.position):
+            return None
+        for member in running.group.members:
+            seen = self._site.heads.ahead(member.identity)
+            if seen is not None:
+                _compare(self._site, member.name, seen)
+        if study in self._assured:
             return None
         check_log(self._site)
         if study not in self._nonces:
@@ -106,7 +113,7 @@ class Watch:
             except PeerError as error:
                 log.warning("%s: its answer as a witness is refused: %s", name, error)
                 continue
-            self._compare(name, seen)
+            self._take(group.members[index], seen)
             heard += 1
         if heard < others_needed(group):
             log.info("%d of %d witnesses answered: waiting", heard, others_needed(group))
@@ -115,11 +122,13 @@ class Watch:
         self._assured.add(running.digest)
         return None
 
-    def _compare(self, name: str, seen: Seen) -> None:
-        ledger = self._site.ledger
-        own, never = ledger.head().length, not seen.head.hash
-        if own < seen.least or not (never or ledger.holds(seen.head)):
-            raise _behind(own, f"{name} saw row {seen.least} under this site's signature")
+    def _take(self, witness: Member, seen: Seen) -> None:
+        """Hold the ledger against an answer; one that contradicts it is kept for good."""
+        try:
+            _compare(self._site, witness.name, seen)
+        except IntegrityError:
+            self._site.heads.keep_ahead(witness.identity, seen)
+            raise
 
 
 def check_log(site: Site) -> None:
@@ -131,6 +140,24 @@ def check_log(site: Site) -> None:
     head = site.audit.ledger_head()
     if head is not None and not site.ledger.holds(head):
         raise _behind(site.ledger.head().length, f"this site's own log saw row {head.length}")
+
+
+def _compare(site: Site, witness: str, seen: Seen) -> None:
+    """Hold the ledger against what a witness saw of it.
+
+    Raises:
+        IntegrityError: it lacks the head, or a debit whose addend the witness saw.
+    """
+    ledger = site.ledger
+    rows = ledger.head().length
+    if seen.head.hash and not ledger.holds(seen.head):
+        evidence = f"{witness} saw row {seen.head.length} under this site's signature"
+        raise _behind(rows, evidence)
+    if seen.attempts:
+        own = {attempt_digest(entry.study, entry.e) for entry in ledger.entries()}
+        if not own.issuperset(seen.attempts):
+            evidence = f"{witness} saw an addend under this site's signature that it does not debit"
+            raise _behind(rows, evidence)
 
 
 def _behind(rows: int, evidence: str) -> IntegrityError:
@@ -149,7 +176,7 @@ def _statement(
 ) -> tuple[Value, ...]:
     """What a witness signs about the member ``asker``."""
     about = (group.plan_digest, group.identity(asker))
-    return ("witness", nonce, *about, *seen.head, seen.debited, witness)
+    return ("witness", nonce, *about, seen.encode(), witness)
 
 
 def _opened(data: bytes, nonce: bytes, group: Group, asker: int, witness: int) -> Seen:
@@ -159,9 +186,9 @@ def _opened(data: bytes, nonce: bytes, group: Group, asker: int, witness: int) -
         PeerError: malformed, or not its signature over this nonce.
     """
     match decode(data, max_bytes=MAX_ANSWER_BYTES):
-        case (int(count), bytes(hashed), bool(debited), bytes(signature)) if count >= 0:
-            seen = Seen(Head(count, hashed), debited)
+        case (bytes(encoded), bytes(signature)):
+            seen = Seen.decode(encoded)
         case _:
-            raise PeerError("not a head and a signature")
+            raise PeerError("not what was seen and a signature")
     keys.verify(group.identity(witness), signature, *_statement(nonce, group, asker, seen, witness))
     return seen

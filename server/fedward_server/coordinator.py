@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 
 from fedward_common import progress as folding
-from fedward_common.errors import FedwardError, PeerError
+from fedward_common.errors import FedwardError
 from fedward_common.identity import Approval, approved_digest
 from fedward_common.membership import group_of
 from fedward_common.messages import (
     MAX_SUMS,
     Begin,
-    Message,
-    Propose,
-    ProposeReply,
     Publish,
     Standing,
 )
@@ -33,7 +30,13 @@ from fedward_common.secagg.parameters import Group
 from fedward_common.secagg.ring import RingParameters, unwrap
 from fedward_common.secagg.server import Summed
 from fedward_common.study import Study
-from fedward_server.checkpoints import Checkpoint, Checkpoints
+from fedward_server.approvals import (
+    ADMISSION_SECONDS,
+    gather_approvals,
+    load_approvals,
+    save_approvals,
+)
+from fedward_server.checkpoints import ATTEMPTS, Checkpoint, Checkpoints
 from fedward_server.evidence import Evidence, Spool
 from fedward_server.pending import Pending
 from fedward_server.rounds import RoundRunner, SumLostError
@@ -42,7 +45,6 @@ from fedward_server.witnesses import WitnessedSites
 
 log = logging.getLogger(__name__)
 
-ADMISSION_SECONDS = 60.0
 POLL_SECONDS = 1.0
 
 
@@ -92,10 +94,11 @@ class Coordinator:
             StudyFailedError: the plan's maximum attempts are used up, too few sites can still open
                 a sum, or the sum is not one that honest sites make.
         """
-        approvals = self._gather_approvals()
+        approvals = self._approvals()
         digest = self.digest = approved_digest(self._plan.digest, approvals)
         group = group_of(self._plan, approvals, digest)
         store = Checkpoints(self._folder, digest)
+        save_approvals(self._folder, approvals)
         begin = Begin(self._plan.digest, tuple(approval.encode() for approval in approvals))
         sites = WitnessedSites(self._sites, digest, [member.name for member in group.members])
         spool = Spool(self._folder / "addends")
@@ -221,36 +224,11 @@ class Coordinator:
     def _failed(self, reason: str) -> StudyFailedError:
         return StudyFailedError(f"study {self._plan.study.name}: {reason}")
 
-    def _gather_approvals(self) -> tuple[Approval, ...]:
-        """Propose the plan until every roster member has approved it (A1)."""
-        found: dict[str, Approval] = {}
-        names = [site.name for site in self._plan.roster.sites]
-        order = Propose(self._signed.canonical, self._signed.signature)
-        while True:
-            present = self._sites.present()
-            asked = {name: order for name in present if name not in found}
-            for name, reply in self._sites.exchange(asked, ADMISSION_SECONDS):
-                approval = self._approval(name, reply)
-                if approval is not None:
-                    found[name] = approval
-            if len(found) == len(names):
-                return tuple(found[name] for name in names)
-            time.sleep(POLL_SECONDS)
-
-    def _approval(self, name: str, reply: Message) -> Approval | None:
-        if not isinstance(reply, ProposeReply) or not reply.approval:
-            return None
-        member = next(site for site in self._plan.roster.sites if site.name == name)
-        try:
-            approval = Approval.decode(reply.approval)
-        except PeerError as error:
-            log.warning("%s: approval refused: %s", name, error)
-            return None
-        expected = (bytes.fromhex(member.identity), self._plan.digest)
-        if (approval.identity, approval.plan_digest) != expected:
-            log.warning("%s: its approval is for another plan or by another key", name)
-            return None
-        return approval
+    def _approvals(self) -> tuple[Approval, ...]:
+        """Those that the study began with, or else what its members say now (A1)."""
+        begun = (self._folder / ATTEMPTS).exists()
+        stored = load_approvals(self._folder, self._plan) if begun else None
+        return stored or gather_approvals(self._signed, self._sites)
 
     def _publish_last(
         self, digest: bytes, store: Checkpoints, position: int, runner: RoundRunner

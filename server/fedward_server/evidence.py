@@ -53,6 +53,10 @@ class Spool:
         except OSError:
             log.warning("attempt %d: the addend of site %d is not kept any more", e, index)
 
+    def drop(self, e: int) -> None:
+        """Remove the addends of attempt ``e``, which came to nothing."""
+        shutil.rmtree(self.folder / str(e), ignore_errors=True)
+
     def keep_only(self, e: int) -> None:
         """Remove the addends of every attempt but ``e``."""
         for path in self.folder.glob("*"):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fedward_common.errors import FedwardError, PeerError
+from fedward_common.errors import FedwardError, IntegrityError, PeerError, PolicyRefusalError
 from fedward_common.messages import (
     MAX_SUMS,
     AgreeOrder,
@@ -49,6 +49,10 @@ S = TypeVar("S", CollectingShares, CollectingAddends, CollectingAgreements, Coll
 
 REPEAT_SECONDS = 1.0
 """Pause before step 4 is asked for again."""
+
+FINAL = frozenset(kind.__name__ for kind in (PeerError, IntegrityError, PolicyRefusalError))
+"""Refusals of step 4 that repeating does not mend: the site has no such attempt or study, or its
+ledger went back."""
 
 Heard = Callable[[int, Message, Any], None]
 """Told a site's index, its reply, and the step's message in it if that was accepted."""
@@ -101,6 +105,7 @@ class RoundRunner:
         try:
             reveals = self._until_agreed(e, progress)
         except RoundAbortedError as error:
+            self.spool.drop(e)
             self._leave_out(error.dealers, e)
             raise
         pending = Pending(reveals, self._following(e, progress.position))
@@ -118,8 +123,8 @@ class RoundRunner:
         order = UnmaskOrder(self.digest, e, request, pending.following)
 
         def heard(index: int, reply: Message, message: object) -> None:
-            if isinstance(reply, Refusal) and reply.kind == PeerError.__name__:
-                lost.add(index)  # it has no state of this attempt: it never will
+            if isinstance(reply, Refusal) and reply.kind in FINAL:
+                lost.add(index)
             elif isinstance(reply, StepReply) and message is not None:
                 self.standing[self._name(index)] = position
                 if pending.following and reply.share:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedward_client.processes import forbid_core_dumps
 from fedward_common.command import run_command
 from fedward_common.errors import OperatorError
 from fedward_server.progress import NullObserver, RunObserver, make_observer
@@ -183,4 +184,5 @@ def _show(scenario: Scenario, report: SimulationReport) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    forbid_core_dumps()
     run_command(app, NAME)

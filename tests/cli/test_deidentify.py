@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 
 import numpy as np
@@ -10,10 +11,14 @@ import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from tests.cli_world import client, ok, run
-from tests.dicom_cases import FILES, TOKEN, ct, encoded, image, noise
+from tests.dicom_cases import FILES, SECRET, TOKEN, ct, encoded, image, noise
 
+from fedward_client.deidentify.decoding import PIXEL_DATA
 from fedward_client.deidentify.outcome import Action, Reason
-from fedward_client.deidentify.release import STAGING
+from fedward_client.deidentify.profile import Profile
+from fedward_client.deidentify.release import LOCK, STAGING, release_folder
+from fedward_client.deidentify.workers import Method
+from fedward_common.errors import OperatorError
 
 
 @pytest.fixture
@@ -71,6 +76,8 @@ def test_names_are_those_of_the_cleaned_content(source, key, tmp_path):
     shown = ok(client("deidentify", source, out, "--key-file", key)).out
     assert "files found: 6, written: 2" in shown
     assert "attributes replaced by a keyed pseudonym: 4" in shown
+    log = Method(SECRET, Profile()).engine().deidentify(encoded(ct())).log
+    assert (PIXEL_DATA, Action.REMOVED) not in log  # they are rebuilt
     files = [file for file in out.rglob("*") if file.is_file()]
     assert len(files) == 2
     for file in files:
@@ -92,12 +99,60 @@ def test_places_that_would_mix_or_leak_are_refused(source, key, tmp_path):
     client("deidentify", source, source, *with_key).refused(2, "outside")
     client("deidentify", source, tmp_path, *with_key).refused(2, "outside")
     inside = ("--report", out / "report.jsonl")
-    client("deidentify", source, out, *with_key, *inside).refused(2, "report.jsonl", "outside")
+    client("deidentify", source, out, *with_key, *inside).refused(2, "report.jsonl", "not in")
     assert not out.exists()
     out.mkdir()
     (out / "mine").write_text("keep")
     client("deidentify", source, out, *with_key).refused(2, out, "not empty")
     assert [file.name for file in out.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--contact-sheet"])
+def test_a_report_or_sheet_replaces_nothing_that_is_needed(source, key, tmp_path, option):
+    profile, pipe, link = tmp_path / "p.toml", tmp_path / "pipe", tmp_path / "link"
+    profile.write_text("[retain]\n")
+    os.mkfifo(pipe)
+    link.symlink_to(key)
+    taken = (key, link, profile, pipe, source / "deep" / "ct", source / "new")
+    before = {f: f.read_bytes() for f in (key, profile, source / "deep" / "ct")}
+    where = ("--key-file", key, "--profile", profile, option)
+    for path in taken:
+        client("deidentify", source, tmp_path / "out", *where, path).refused(2, path)
+    assert {f: f.read_bytes() for f in before} == before
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+    assert not (source / "new").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_calls_do_not_share_a_folder(source, tmp_path):
+    """The second is refused while the first is at work, and leaves its files alone."""
+    out, seen = tmp_path / "out", []
+    method = Method(SECRET, Profile())
+
+    def progress(_done, _total):
+        with pytest.raises(OperatorError, match="another call"):
+            release_folder(source, out, method)
+        seen.append(sorted(f.name for f in out.iterdir()))
+
+    assert release_folder(source, out, method, progress=progress).written == 2
+    assert set(map(tuple, seen)) == {(LOCK, STAGING)}
+    assert len([f for f in out.rglob("*") if f.is_file()]) == 2
+
+
+def test_the_contact_sheet_says_nothing_of_a_patient(key, tmp_path):
+    """The parser complains of odd values and quotes them; the sheet parses a file once more."""
+    source = tmp_path / "in"
+    source.mkdir()
+    ds = image(lettered(3))
+    ds.NumberOfFrames = 1
+    ds.SpecificCharacterSet = "ISO_IR 100"
+    odd = encoded(ds).replace(b"ISO_IR 100", b"DOE^JOHN62")
+    (source / "a.dcm").write_bytes(odd)
+    where = ("--key-file", key, "--contact-sheet", tmp_path / "sheet.png", "--json")
+    done = run("fedward-client", "deidentify", source, tmp_path / "out", *where)
+    assert done.json["actions"][Action.TEXT] >= 1
+    assert "DOE" not in done.err
 
 
 def test_what_a_kill_left_is_replaced(source, key, tmp_path):
@@ -214,7 +269,7 @@ def test_the_contact_sheet_shows_what_was_blanked(key, tmp_path):
     shown = np.asarray(Image.open(sheet).convert("RGB"))
     assert (shown == (230, 30, 30)).all(axis=-1).any()
     other = tmp_path / "other"
-    client("deidentify", source, other, *where, other / "s.png").refused(2, "s.png", "pixels")
+    client("deidentify", source, other, *where, other / "s.png").refused(2, "s.png", "not in")
     both = ("--report", sheet)
     client("deidentify", source, other, *where, sheet, *both).refused(2, sheet, "two")
 

@@ -83,7 +83,7 @@ def test_plain_http_beyond_loopback_is_refused(site):
     [
         ((401, "text/plain", b""), OperatorError, "credentials"),
         ((500, "text/plain", b""), PeerError, "refused by the server"),
-        ((302, "text/plain", b""), OperatorError, "cannot be reached"),
+        ((302, "text/plain", b""), OperatorError, "redirects elsewhere"),
         ((200, "application/json", b"{no json"), PeerError, "not JSON"),
         ((200, "application/json", b'["x"]'), PeerError, "lacks a UID"),
         ((200, "application/json", b'[{"0020000D":{"Value":["../etc"]}}]'), PeerError, "malformed"),
@@ -136,9 +136,57 @@ def test_an_interrupted_call_is_finished_by_the_next(site):
         assert (report.used, report.known) == (3, 3)
 
 
-def test_an_endless_object_is_cut_off(site, monkeypatch):
-    monkeypatch.setattr(source, "MAX_OBJECT_BYTES", 1000)
-    ds = image(noise((20, 20)))
-    answers = {"/studies": found(ds), "/instances": found(ds), ds.SOPInstanceUID: part(bytes(9000))}
-    with serving(answers) as (_, url), pytest.raises(PeerError, match="size limit"):
-        fetch(site, Source(url, SecretBytes(b"user:word")))
+def test_an_endless_object_is_cut_off_and_holds_up_nothing(site, monkeypatch):
+    monkeypatch.setattr(source, "MAX_OBJECT_BYTES", 9000)
+    large, good = image(noise((20, 20), 1)), image(noise((20, 20), 2))
+    answers = {
+        "/studies": found(good),
+        "/instances": found(large, good),
+        large.SOPInstanceUID: part(bytes(20_000)),
+        good.SOPInstanceUID: part(encoded(good)),
+    }
+    with serving(answers) as (server, url):
+        for used in (1, 0):
+            report = fetch(site, Source(url, SecretBytes(b"user:word")))
+            assert (report.found, report.used) == (2, used)
+            assert report.excluded == {str(Reason.TOO_LARGE): 1}
+    asked = [path for path, _ in server.asked if path.endswith(large.SOPInstanceUID)]
+    assert len(asked) == 1
+
+
+def test_an_endless_search_is_cut_off(site, monkeypatch):
+    monkeypatch.setattr(source, "MAX_ANSWER_BYTES", 1000)
+    endless = (200, "application/json", b"[" + b" " * 9000 + b"]")
+    with serving({"/studies": endless}) as (_, url), pytest.raises(PeerError, match="size limit"):
+        fetch(site, Source(url))
+
+
+def test_no_server_decides_how_long_we_wait():
+    session = Source("http://127.0.0.1:1/dicom").session()
+    assert not session.get_adapter("http://x").max_retries.respect_retry_after_header
+    assert not session.get_adapter("https://x").max_retries.respect_retry_after_header
+
+
+def test_an_address_is_shown_with_its_port_and_without_its_secrets():
+    assert source.shown("https://u:w@pacs:8443/d?key=1") == "https://pacs:8443/d"
+    assert source.shown("http://[::1]:80/d") == "http://[::1]:80/d"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "word", "Bearer ", "Bearer a\nb", "Bearer \u00e9"])
+def test_malformed_credentials_are_refused_where_they_are_read(tmp_path, monkeypatch, text):
+    path = tmp_path / "secret"
+    path.write_text(text, "utf-8")
+    path.chmod(0o600)
+    with pytest.raises(OperatorError, match="secret: holds neither"):
+        source.read_credentials(path)
+    if text:
+        monkeypatch.setenv(CREDENTIALS_VARIABLE, text)
+        with pytest.raises(OperatorError, match=f"{CREDENTIALS_VARIABLE}: holds neither"):
+            source.read_credentials(None)
+
+
+def test_a_bad_authority_file_is_named(site, tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_text("no certificate")
+    with pytest.raises(OperatorError, match=r"ca\.pem"):
+        fetch(site, Source("https://127.0.0.1:1/dicom", authority=path))

@@ -33,6 +33,7 @@ from tests.dicom_network import (
 
 from fedward_client.database import transaction
 from fedward_client.deidentify.outcome import Reason
+from fedward_client.intake import keeper
 from fedward_client.intake.certificates import Certificates
 from fedward_client.intake.listener import STRANGER_BYTES
 from fedward_client.intake.receiver import (
@@ -214,6 +215,20 @@ def test_refusals_have_their_status_and_are_recorded(local):
         tally = receiver.tally
     assert tally.excluded == {str(Reason.NO_PATIENT_ID): 2, str(Reason.TRUNCATED): 1}
     assert local.catalogue.counts()["quarantined"] == 2
+
+
+def test_what_could_not_be_stored_is_in_no_count(local, monkeypatch):
+    """The sender tries again: received = stored + known + duplicates + refused, always."""
+    ds = image(noise((20, 20)))
+    with Receiver(local, Endpoint(TITLE, 0), jobs=1) as receiver:
+        monkeypatch.setattr(keeper, "LOCK_SECONDS", 0.1)
+        with open_site(local.path) as other, keeper.exclusive(other):
+            assert send(receiver.port, ds) == OUT_OF_RESOURCES
+        assert receiver.tally.found == 0
+        assert send(receiver.port, ds) == SUCCESS
+        assert send(receiver.port, ds) == SUCCESS
+        tally = receiver.tally
+    assert (tally.found, tally.used, tally.known) == (2, 1, 1)
 
 
 def test_an_unknown_class_is_not_even_negotiated(local):

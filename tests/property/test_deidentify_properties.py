@@ -16,9 +16,12 @@ from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Cleaned, Quarantined
 from fedward_client.deidentify.pseudonyms import Pseudonyms
 
-moments = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001
+moments = st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 31, 23)).map(  # noqa: DTZ001
     lambda moment: moment.replace(tzinfo=UTC, microsecond=0)
 )
+MIDDLE = datetime(2000, 1, 1, tzinfo=UTC)
+FIRST = (datetime(1000, 1, 1, tzinfo=UTC) - MIDDLE).total_seconds()
+LAST = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - MIDDLE).total_seconds()
 shifts = st.integers(-(10**9), 10**10)
 identifiers = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=64).filter(
     lambda text: text.strip(" \0")
@@ -30,18 +33,25 @@ def test_date_and_time_move_together_by_exactly_the_shift(moment, shift):
     date = dates.shift_date(f"{moment:%Y%m%d}", f"{moment:%H%M%S}", shift)
     time = dates.shift_time(f"{moment:%H%M%S}", shift)
     both = dates.shift_datetime(f"{moment:%Y%m%d%H%M%S}", shift)
+    if not FIRST <= (moment - MIDDLE).total_seconds() + shift <= LAST:
+        assert date is None
+        assert both is None
+        return
     assert both == date + time
     assert datetime.strptime(both, "%Y%m%d%H%M%S").replace(tzinfo=UTC) == moment + timedelta(
         seconds=shift
     )
 
 
-@given(st.text(max_size=30), st.sampled_from(["DA", "TM", "DT"]))
-def test_what_is_no_date_or_time_never_passes(text, vr):
+digits = st.from_regex(r"(0001|1000|9999|[0-9]{4})[01][0-9][0-3][0-9][0-9]{0,6}", fullmatch=True)
+
+
+@given(st.text(max_size=30) | digits, st.sampled_from(["DA", "TM", "DT"]), shifts)
+def test_what_is_no_date_or_time_never_passes(text, vr, shift):
     shifted = {
-        "DA": lambda: dates.shift_date(text, None, 5),
-        "TM": lambda: dates.shift_time(text, 5),
-        "DT": lambda: dates.shift_datetime(text, 5),
+        "DA": lambda: dates.shift_date(text, None, shift),
+        "TM": lambda: dates.shift_time(text, shift),
+        "DT": lambda: dates.shift_datetime(text, shift),
     }[vr]()
     assert shifted is None or set(shifted) <= set("0123456789.")
 

@@ -7,6 +7,7 @@ from tests.cli_world import client
 from tests.world import GRADIENT, World, coordinate, make_world
 
 from fedward_client.audits import Audits, Subject, Verdict
+from fedward_client.database import open_database
 from fedward_common.errors import FedwardError
 from fedward_common.messages import EvidenceOrder, MaskOrder, Message, ShareOrder, StepReply
 from fedward_common.messages import decode_message as decode
@@ -108,3 +109,13 @@ def test_a_false_sum_is_told_with_status_1_and_what_was_wrong(begun):
     with begun.sites(seed=1) as sites:
         reply = sites.ask("site-1", ShareOrder(study, 9).encode())
         assert b"this site has stopped the study" in reply
+
+
+def test_a_registered_sum_that_was_passed_over_is_unserved_when_a_later_one_is_asked_for(tmp_path):
+    audits = Audits(open_database(tmp_path / "site.db"))
+    study, subject = bytes(32), Subject(3, "gradient", 2, bytes(32), 4, bytes(32))
+    audits.register(study, 2)
+    audits.register(study, 5)
+    audits.ask(study, 3, subject)
+    verdicts = [(audit.number, audit.verdict) for audit in audits.of_study(study)]
+    assert verdicts == [(2, Verdict.UNSERVED), (3, Verdict.ASKED), (5, Verdict.REGISTERED)]

@@ -23,6 +23,8 @@ from fedward_common.messages import (
     MaskOrder,
     Message,
     Refusal,
+    WitnessOrder,
+    WitnessReply,
     decode_message,
 )
 from fedward_common.secagg.server import Summed
@@ -95,6 +97,10 @@ def test_a_server_that_publishes_a_false_sum_is_caught_by_an_audit(auditing, tmp
             reply = decode_message(sites.ask(name, mask.encode()), REPLIES)
             assert isinstance(reply, Refusal)
             assert reply.reason == "this site has stopped the study: a published sum was false"
+            assert list((world.root / name / "identity").glob("plan-*")) == []  # A1
+            witness = WitnessOrder(mask.study, (b"", bytes(32), b"", b""))
+            told = decode_message(sites.ask(name, witness.encode()), REPLIES)
+            assert isinstance(told, WitnessReply)  # B6: for the sites that other studies need
         assert [sites.site(name).ledger.head() for name in world.names] == spent
 
 
@@ -188,3 +194,21 @@ def test_evidence_that_proves_nothing_is_refused_and_true_evidence_taken(served)
     assert feed(sites, good) is None
     assert verdicts(sites, "site-1")[2] is Verdict.TRUE
     assert "has not asked" in feed(sites, good).reason  # decided once
+
+
+def test_a_site_keeps_the_evidence_of_one_sum_in_memory(auditing, tmp_path):
+    """Evidence that begins and never ends is dropped when that of another sum begins."""
+    kept: dict[int, list[EvidenceOrder]] = {}
+
+    def first_piece_only(name: str, order: Message) -> str:
+        if not isinstance(order, EvidenceOrder) or name != "site-1":
+            return "ok"
+        kept.setdefault(order.number, []).append(order)
+        return "ok" if order.transcript else "lost"
+
+    with auditing.copy(tmp_path / "world").sites(seed=3, fate=first_piece_only) as sites:
+        coordinate(sites).run()
+        assert sorted(kept) == [1, 2, 3]
+        assert feed(sites, kept[SUMS][1:]) is None  # it was the last to begin
+        stale = feed(sites, kept[2][1:])
+        assert "does not begin with its transcript" in stale.reason

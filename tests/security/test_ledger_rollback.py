@@ -27,8 +27,9 @@ from tests.world import (
 
 from fedward_client import witness
 from fedward_client.audit_log import AuditLog
+from fedward_client.chain import Head
 from fedward_client.database import open_database
-from fedward_client.heads import NEVER, HeadBook, Seen
+from fedward_client.heads import MAX_ATTEMPTS, MAX_SEEN_BYTES, NEVER, HeadBook, Seen, attempt_digest
 from fedward_client.intake.add import deidentifier_of
 from fedward_client.intake.table import add_table
 from fedward_client.ledger import Ledger
@@ -43,6 +44,7 @@ from fedward_common.messages import (
     Refusal,
     ShareOrder,
     Standing,
+    UnmaskOrder,
     Witnessed,
     WitnessesNeeded,
     decode_message,
@@ -51,6 +53,7 @@ from fedward_common.plan.signing import sign_plan
 from fedward_common.secagg.parameters import Group, Member, group_problems, threshold
 from fedward_server import coordinator
 from fedward_server.planning import draft_plan
+from fedward_server.witnesses import WitnessedSites
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
@@ -167,7 +170,30 @@ def test_a_backup_that_misses_the_last_debit_alone_is_told_by_the_others(world, 
     assert debits(world) == [1, 2, 3]
     restore(world, saved)
     assert debits(world) == [1, 2]
-    goes_on_without_it(world, caplog, "ledger ends at row 2 and", "saw row 3")
+    goes_on_without_it(world, caplog, "ledger ends at row 2 and", "saw an addend")
+
+
+def test_a_debit_of_an_attempt_shown_the_same_head_as_a_lost_one_is_told(world, tmp_path, caplog):
+    """The order to mask was lost at e = 2: at e = 3 the site shows the head of e = 2 once more."""
+    saved = tmp_path / "saved"
+
+    def loses_one(name: str, order: Message) -> str:
+        if name != SITE or not isinstance(order, MaskOrder) or order.e != 2:
+            return "ok"
+        if not saved.exists():
+            sites.restart(SITE)  # puts everything into the one file
+            back_up(world, saved)
+        return "lost"
+
+    def stop(event) -> None:
+        if event.position == 3:
+            raise Stop
+
+    with world.sites(fate=loses_one) as sites, pytest.raises(Stop):
+        coordinate(sites, stop).run()
+    assert debits(world) == [1, 3]
+    restore(world, saved)
+    goes_on_without_it(world, caplog, "ledger ends at row 1 and", "saw an addend")
 
 
 def cut(path: Path, chain: str, rows: int) -> None:
@@ -374,21 +400,31 @@ def hand(sites: MemorySites, needed: WitnessesNeeded, answers) -> Message:
 
 def test_answers_count_once_for_their_own_signer_over_this_nonce_only(waiting):
     sites, needed, answers = waiting
-    count, hashed, debited, signature = decode(answers[1], max_bytes=512)
+    seen, signature = decode(answers[1], max_bytes=witness.MAX_ANSWER_BYTES)
+    count, hashed, attempts = decode(seen, max_bytes=MAX_SEEN_BYTES)
+    assert len(attempts) == 1
+
+    def answer(*seen: object) -> bytes:
+        return encode((encode(seen), signature))
+
     bad = {
         "missing": b"",
         "garbage": b"garbage",
         "not a tuple": encode(3),
-        "another count": encode((count - 1, hashed, debited, signature)),
-        "another hash": encode((count, bytes(32), debited, signature)),
-        "the debit hidden": encode((count, hashed, not debited, signature)),
-        "never seen": encode((0, b"", False, signature)),
+        "another count": answer(count - 1, hashed, attempts),
+        "a count of no row": answer(2**64, hashed, attempts),
+        "another hash": answer(count, bytes(32), attempts),
+        "the debit hidden": answer(count, hashed, ()),
+        "another debit": answer(count, hashed, (bytes(32),)),
+        "too many debits": answer(count, hashed, (bytes(1),) * 65),
+        "no debits": answer(count, hashed),
+        "never seen": answer(0, b"", ()),
         "another member's": answers[2],
-        "no signature": encode((count, hashed, debited, bytes(64))),
-        "too long": encode((count, hashed, debited, signature + bytes(600))),
+        "no signature": encode((seen, bytes(64))),
+        "too long": encode((seen, signature + bytes(5000))),
     }
-    for answer in bad.values():
-        assert hand(sites, needed, (b"", answer, *answers[2:])) == needed
+    for forged in bad.values():
+        assert hand(sites, needed, (b"", forged, *answers[2:])) == needed
     assert isinstance(hand(sites, needed, answers[:3]), Refusal)
     assert isinstance(hand(sites, needed, (*answers, b"")), Refusal)
     assert hand(sites, needed, (answers[1], b"", *answers[2:])) == needed
@@ -399,6 +435,37 @@ def test_answers_count_once_for_their_own_signer_over_this_nonce_only(waiting):
     assert hand(sites, again, answers) == again
     assert isinstance(sites.vouch(SITE, again, service.handle), Standing)
     assert isinstance(hand(sites, again, ()), Standing)  # once is enough for this process
+
+
+def test_what_one_witness_has_said_once_holds_for_good(waiting, caplog):
+    """The server can drop that answer the next time; the site keeps it on its disk."""
+    sites, needed, answers = waiting
+    own = bytes.fromhex(roster_entry(sites.site(SITE))["identity"])
+    sites.site("site-2").heads.saw(needed.study, 99, {own: head(50)})
+    order = ShareOrder(needed.study, 9)
+    told = sites.vouch(SITE, needed, sites.service(SITE).handle)
+    assert (type(told), told.kind) == (Refusal, "IntegrityError")
+    for _ in range(2):
+        again = hand(sites, needed, (b"", b"", *answers[2:]))
+        asked = decode_message(sites.service(SITE).handle(order.encode()), REPLIES)
+        assert {type(again), type(asked)} == {Refusal}
+        assert again.kind == asked.kind == "IntegrityError"
+        sites.restart(SITE)
+    assert "site-2 saw row 50" in caplog.text
+    with open_site(sites.world.root / SITE) as site:  # it is not said of anybody else
+        assert site.heads.ahead(own) is None
+
+
+def test_the_server_tells_the_round_that_a_ledger_is_behind(world, tmp_path):
+    run_until(world, 1)
+    back_up(world, tmp_path / "saved")
+    study = run_until(world, 2)
+    restore(world, tmp_path / "saved")
+    with world.sites() as sites:
+        witnessed = WitnessedSites(sites, study, world.names)
+        orders = {SITE: UnmaskOrder(study, 2, b"", 0)}
+        ((name, reply),) = witnessed.exchange(orders, 1.0)
+    assert (name, type(reply), reply.kind) == (SITE, Refusal, "IntegrityError")
 
 
 def test_a_member_answers_only_what_is_well_formed_and_never_for_itself(waiting):
@@ -439,19 +506,63 @@ def test_no_server_with_c_members_hides_a_round_that_ended_in_step_4(sites):
         assert others > colluding + unaware
 
 
-def test_the_highest_head_of_every_identity_is_kept(tmp_path):
-    path = tmp_path / "site.db"
-    book = HeadBook(open_database(path))
-    one, two, study, other = (bytes([n]) * 32 for n in range(4))
-    assert book.latest(one) == NEVER
-    book.saw(study, 1, {one: (3, b"a" * 32), two: (0, b"g" * 32)})
-    book.saw(other, 7, {one: (2, b"b" * 32)})  # lower: of a study that lags behind
-    book.saw(other, 8, {one: (3, b"c" * 32)})  # the same count: the first stays
-    assert book.latest(one) == Seen((3, b"a" * 32), debited=False)
-    book.debited(other, 1, [one, two])  # not the attempt in which the head was shown
-    assert book.latest(one).least == 3
-    book.debited(study, 1, [one, two])
-    assert HeadBook(open_database(path)).latest(one).least == 4
-    assert book.latest(two).least == 1
-    book.saw(study, 2, {one: (4, b"d" * 32)})
-    assert book.latest(one) == Seen((4, b"d" * 32), debited=False)
+@pytest.fixture
+def book(tmp_path: Path) -> HeadBook:
+    return HeadBook(open_database(tmp_path / "site.db"))
+
+
+ONE, TWO, STUDY, OTHER = (bytes([n]) * 32 for n in range(4))
+
+
+def head(count: int, letter: str = "a") -> Head:
+    return Head(count, letter.encode() * 32)
+
+
+def test_the_highest_head_of_every_identity_is_kept(book, tmp_path):
+    assert book.latest(ONE) == NEVER
+    book.saw(STUDY, 1, {ONE: head(3), TWO: head(0, "g")})
+    book.saw(OTHER, 7, {ONE: head(2, "b")})  # lower: of a study that lags behind
+    book.saw(OTHER, 8, {ONE: head(3, "c")})  # the same count: the first stays
+    assert book.latest(ONE) == Seen(head(3), ())
+    book.saw(STUDY, 2, {ONE: head(4, "d")})
+    assert HeadBook(open_database(tmp_path / "site.db")).latest(ONE) == Seen(head(4, "d"), ())
+    assert book.latest(TWO) == Seen(head(0, "g"), ())
+
+
+def test_a_debit_is_kept_until_its_study_shows_a_later_head(book, tmp_path):
+    book.saw(STUDY, 1, {ONE: head(3), TWO: head(0, "g")})
+    book.debited(OTHER, 1, [ONE])  # not an attempt in which a head was seen
+    book.debited(STUDY, 2, [ONE])
+    assert book.latest(ONE).attempts == ()
+    book.debited(STUDY, 1, [ONE])
+    again = HeadBook(open_database(tmp_path / "site.db"))
+    assert again.latest(ONE).attempts == (attempt_digest(STUDY, 1),)
+    assert again.latest(TWO).attempts == ()
+    book.saw(STUDY, 2, {ONE: head(4, "d")})
+    assert book.latest(ONE) == Seen(head(4, "d"), ())
+    book.saw(STUDY, 3, {ONE: head(4, "d")})  # it did not debit attempt 2
+    book.debited(STUDY, 3, [ONE])
+    assert book.latest(ONE).attempts == (attempt_digest(STUDY, 3),)
+
+
+def test_debits_of_two_studies_under_one_head_are_both_kept(book):
+    """A site in two studies shows one head in both before it debits either."""
+    book.saw(STUDY, 1, {ONE: head(3)})
+    book.saw(OTHER, 5, {ONE: head(3)})
+    book.debited(STUDY, 1, [ONE])
+    assert book.latest(ONE).attempts == (attempt_digest(STUDY, 1),)
+    book.debited(OTHER, 5, [ONE])
+    both = {attempt_digest(STUDY, 1), attempt_digest(OTHER, 5)}
+    assert set(book.latest(ONE).attempts) == both
+    book.saw(OTHER, 6, {ONE: head(4, "d")})  # says nothing of the debit in the other study
+    assert book.latest(ONE) == Seen(head(4, "d"), (attempt_digest(STUDY, 1),))
+
+
+def test_the_debits_that_an_answer_names_are_bounded_and_the_latest(book):
+    for number in range(MAX_ATTEMPTS + 1):
+        book.saw(bytes([number]) * 32, 1, {ONE: head(3)})
+        book.debited(bytes([number]) * 32, 1, [ONE])
+    seen = book.latest(ONE)
+    assert len(seen.attempts) == MAX_ATTEMPTS
+    assert attempt_digest(bytes(32), 1) not in seen.attempts
+    assert Seen.decode(seen.encode()) == seen

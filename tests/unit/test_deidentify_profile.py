@@ -32,6 +32,9 @@ rectangles = [[0, 0, 20, 2]]
 """
 
 
+MASK = '[[mask]]\nmodality = "CR"\nrows = 10\ncolumns = 20\nrectangles = [{}]'
+
+
 def test_a_profile_is_read(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(FULL)
@@ -58,6 +61,10 @@ def test_defaults_are_careful():
         ("schema = 2", "schema"),
         ("not toml", "not TOML"),
         ('[[mask]]\nmodality = "CR"\nrows = 1\ncolumns = 1\nrectangles = []', "rectangles"),
+        (MASK.format("[20, 0, 0, 2]"), "blanks nothing"),
+        (MASK.format("[0, 2, 20, 2]"), "blanks nothing"),
+        (MASK.format("[0, 0, 20, 2], [20, 0, 30, 2]"), "blanks nothing"),
+        (MASK.format("[0, 10, 20, 12]"), "blanks nothing"),
     ],
 )
 def test_a_bad_profile_is_one_line_that_names_file_and_field(tmp_path, text, complaint):
@@ -105,7 +112,7 @@ def test_the_documented_profile_is_the_default():
 
 def test_a_real_date_never_stands_beside_shifted_ones():
     row = next(row for row in table.rows() if row.name == "Date of Last Calibration")
-    assert row.action(frozenset(("device",))) == "K"
+    assert row.action(frozenset(("device",))) == row.basic == "X"
     assert row.action(frozenset(("device", "dates-modified"))) == "C"
     assert row.action(frozenset(("device", "dates-full"))) == "K"
 

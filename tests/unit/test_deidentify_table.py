@@ -26,6 +26,7 @@ COLUMNS = {
     "modified": "rtnLongModifDatesOpt", "descriptors": "cleanDescOpt",
     "structured": "cleanStructContOpt", "graphics": "cleanGraphOpt",
 }  # fmt: skip
+DATES = {"rtnLongFullDatesOpt", "rtnLongModifDatesOpt"}
 PAIRS = [pair for pair in combinations(COLUMNS, 2) if set(pair) != {"full", "modified"}]
 SINGLE = [(name,) for name in COLUMNS]
 WRAPPERS = (0x00289110, 0x52009230, 0x52009229)  # innermost first: sequences that are entered
@@ -123,7 +124,12 @@ def cleaned_rows(rows, choice, depth, text):
 
 
 def letters_of(row, choice):
-    """The letters that the options in force ask for, else the basic profile's."""
+    """The letters that the options in force ask for, else the basic profile's.
+
+    A device's dates go with the dates: none is kept beside a mark that says they were removed.
+    """
+    if DATES & row.keys() and not DATES & {COLUMNS[name] for name in choice}:
+        return basic_of(row)
     chosen = {row[COLUMNS[name]] for name in choice if COLUMNS[name] in row}
     return chosen or basic_of(row)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.dicom_cases import SECRET, encoded, file_bytes, image, noise
 
+from fedward_client.deidentify import decoding
 from fedward_client.deidentify.outcome import Cleaned, Quarantined, Reason
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.workers import (
@@ -80,13 +81,84 @@ def test_the_secret_is_in_no_argument_and_no_environment():
             assert secret.hex().encode() not in content
 
 
-def test_a_worker_that_dies_is_an_error_and_the_next_call_has_a_new_one():
+class Dying(Cleaners):
+    """Worker processes of which the first few die as soon as they have a file."""
+
+    def __init__(self, deaths):
+        super().__init__(METHOD, 1)
+        self.deaths = deaths
+
+    def _started(self):
+        worker = super()._started()
+        if self.deaths:
+            self.deaths -= 1
+            os.kill(worker.pid, signal.SIGKILL)
+        return worker
+
+
+def test_no_child_has_our_environment_or_dumps_its_memory(monkeypatch):
+    """The decoder's child and a worker: neither has a FEDWARD_ variable nor room for a core."""
+    monkeypatch.setenv("FEDWARD_VAULT_KEY", "planted-secret")
+    monkeypatch.setattr(decoding, "_WORKER", decoding._Worker())
+    before = children()
+    with Cleaners(METHOD, 1) as cleaners:
+        cleaners.deidentify(b"")
+        assert isinstance(METHOD.engine().deidentify(file_bytes("MR_small_RLE.dcm")), Cleaned)
+        ours = children() - before
+        assert len(ours) == 2
+        for child in ours:
+            place = Path("/proc") / child
+            assert b"planted-secret" not in (place / "environ").read_bytes()
+            (limit,) = [x for x in (place / "limits").read_text().splitlines() if "core" in x]
+            assert {int(n) for n in limit.split()[4:6]} <= {0, 1}
+    decoding._WORKER._child.kill()
+    decoding._WORKER._child.communicate()
+
+
+def test_a_program_forbids_core_dumps():
+    code = "import resource as r, fedward_client.cli as c\n"
+    code += "try: r.setrlimit(r.RLIMIT_CORE, (1 << 20, 1 << 20))\nexcept ValueError: pass\n"
+    code += "try: c.main()\nexcept SystemExit: pass\n"
+    code += "print(max(r.getrlimit(r.RLIMIT_CORE)) in (0, 1))"
+    for cli in ("fedward_client", "fedward_simulations"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("fedward_client", cli), "--help"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == "True"
+
+
+def test_a_worker_that_dies_is_replaced():
     with Cleaners(METHOD, 1) as cleaners:
         assert isinstance(cleaners.deidentify(file_bytes("CT_small.dcm")), Cleaned)
         os.kill(cleaners._all[0].pid, signal.SIGKILL)
-        with pytest.raises(StorageError, match="--jobs"):
-            cleaners.deidentify(file_bytes("CT_small.dcm"))
         assert isinstance(cleaners.deidentify(file_bytes("CT_small.dcm")), Cleaned)
+
+
+def test_a_file_that_ends_two_workers_is_quarantined_and_the_next_is_cleaned():
+    with Dying(2) as cleaners:
+        assert cleaners.deidentify(file_bytes("CT_small.dcm")) == Quarantined(Reason.FAILED)
+        assert isinstance(cleaners.deidentify(file_bytes("CT_small.dcm")), Cleaned)
+
+
+def test_workers_that_cannot_start_are_an_error_of_the_site():
+    with (
+        Cleaners(Method(SecretBytes(b"short"), Profile()), 1) as cleaners,
+        pytest.raises(StorageError, match="--jobs"),
+    ):
+        cleaners.deidentify(file_bytes("CT_small.dcm"))
+
+
+def test_no_worker_starts_after_the_end():
+    before = children()
+    with Cleaners(METHOD, 1) as cleaners:
+        pass
+    with pytest.raises(StorageError, match="ended"):
+        cleaners.deidentify(file_bytes("CT_small.dcm"))
+    assert children() <= before
 
 
 def test_an_error_of_the_source_ends_the_workers():

@@ -10,15 +10,18 @@ import signal
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
-from tests.dicom_cases import TOKEN, ct, encoded, image, noise
+from tests.dicom_cases import TOKEN, ct, encoded, file_bytes, image, noise
 
 from fedward_client.catalogue import Label
-from fedward_client.deidentify.outcome import Reason
+from fedward_client.deidentify import decoding
+from fedward_client.deidentify.engine import Deidentifier
+from fedward_client.deidentify.outcome import Reason, RefusalError
 from fedward_client.intake import add, keeper
 from fedward_client.intake.add import add_folder, add_labels, deidentifier_of
 from fedward_client.intake.reconcile import Tally, reconcile
 from fedward_client.intake.table import add_table
 from fedward_client.site_folder import create_site, open_site
+from fedward_common.codec import encode
 from fedward_common.errors import OperatorError, StorageError
 
 
@@ -118,6 +121,67 @@ def test_refused_content_is_recorded_and_stops_nothing(site, pacs):
     assert again.excluded == {str(Reason.UNKNOWN_SOP_CLASS): 1}
     for each in (report, again):
         assert each.found == each.used + each.known + each.duplicates + sum(each.excluded.values())
+
+
+def test_a_refusal_lasts_as_long_as_the_profile_and_the_version(site, pacs, monkeypatch):
+    write(pacs / "nobody.dcm", image(noise((20, 20), 8), patient=""))
+    assert add_folder(site, pacs).excluded == {str(Reason.NO_PATIENT_ID): 1}
+    tried = []
+    engine = Deidentifier.deidentify
+    monkeypatch.setattr(Deidentifier, "deidentify", lambda *a: tried.append(1) or engine(*a))
+    assert add_folder(site, pacs).excluded == {str(Reason.NO_PATIENT_ID): 1}
+    assert not tried
+    monkeypatch.setattr(keeper, "__version__", "99.0")
+    assert add_folder(site, pacs).excluded == {str(Reason.NO_PATIENT_ID): 1}
+    assert len(tried) == site.catalogue.counts()["quarantined"] == 1
+    (site.path / "profile.toml").write_text('missing_patient_id = "study"\n')
+    config = site.path / "config.toml"
+    config.write_text(config.read_text().replace('profile = ""', 'profile = "profile.toml"'))
+    with open_site(site.path) as changed:
+        assert changed.profile.missing_patient_id == "study"
+        report = add_folder(changed, pacs)
+        assert (report.used, report.known, report.excluded) == (1, 4, {})
+        assert changed.catalogue.counts()["quarantined"] == 0
+
+
+def test_a_decoder_that_took_too_long_is_tried_again(site, tmp_path, monkeypatch):
+    path = write(tmp_path / "rle.dcm", file_bytes("MR_small_RLE.dcm"))
+    monkeypatch.setattr(decoding, "_WORKER", decoding._Worker())
+    with monkeypatch.context() as hurry:
+        hurry.setattr(decoding, "TIMEOUT_SECONDS", 0.001)
+        with pytest.raises(OperatorError, match="more time or memory"):
+            add_folder(site, path)
+    assert site.catalogue.counts()["quarantined"] == 0
+    assert add_folder(site, path).used == 1
+
+
+def test_a_decoder_without_memory_says_so(monkeypatch):
+    def exhausted(_encoded):
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "_decode_here", exhausted)
+    message = decoding._answer(encode(("1.2", "OB", "M", 1, 1, 1, 1, 8, 8, False, False, b"")))
+    with pytest.raises(RefusalError) as caught:
+        decoding._from_reply(message)
+    assert caught.value.reason.is_passing
+
+
+def test_what_failed_for_no_lasting_reason_is_tried_again(site, pacs, monkeypatch):
+    with monkeypatch.context() as failing:
+        failing.setattr(Deidentifier, "_clean", lambda *_: 1 // 0)
+        with pytest.raises(OperatorError, match=r"cleaning it failed.*: 4"):
+            add_folder(site, pacs)
+    assert add_folder(site, pacs).used == 4
+
+
+def test_a_pipe_named_like_dicom_is_refused(site, pacs):
+    os.mkfifo(pacs / "x.dcm")
+    os.mkfifo(pacs / "other")
+    with pytest.raises(OperatorError, match=r"x\.dcm: is not a file"):
+        add_folder(site, pacs)
+    (pacs / "x.dcm").unlink()
+    report = add_folder(site, pacs)
+    assert (report.used, report.ignored) == (4, 1)
 
 
 def test_a_folder_of_which_nothing_can_be_used_is_an_error(site, tmp_path):

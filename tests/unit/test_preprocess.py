@@ -168,6 +168,41 @@ def test_pet_without_dose_or_weight_still_gives_an_image():
     assert np.isfinite(preprocess(ds, spec())).all()
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"SeriesTime": ["110000", "120000"]}, {"SeriesTime": "11"}, {"SeriesTime": ""},
+        {"RadionuclideHalfLife": "0.0001"}, {"RadionuclideHalfLife": "61"},
+        {"RadiopharmaceuticalStartTime": ["100000", "100001"]},
+        {"RadionuclideTotalDose": ""}, {"RadionuclideTotalDose": "1e-99"},
+    ],
+)  # fmt: skip
+def test_pet_with_implausible_times_or_doses_still_gives_an_image(edit):
+    ds = pet()
+    ds.PixelData = noise((28, 28), dtype=np.uint16).tobytes()
+    for keyword, value in edit.items():
+        setattr(
+            ds if keyword in ds else ds.RadiopharmaceuticalInformationSequence[0], keyword, value
+        )
+    keep = Profile.model_validate({"retain": {"patient_characteristics": True}})
+    for images in (
+        preprocess(ds, spec()),
+        preprocess_file(clean(encoded(ds), keep)[0].data, spec()),
+    ):
+        assert np.isfinite(images).all()
+        assert images.min() >= 0
+        assert images.max() <= 1
+
+
+def test_pet_of_an_implausible_half_life_is_shown_by_percentiles():
+    ds, without = pet(), pet()
+    for one in (ds, without):
+        one.PixelData = noise((28, 28), dtype=np.uint16).tobytes()
+    ds.RadiopharmaceuticalInformationSequence[0].RadionuclideHalfLife = "0.0001"
+    del without.PatientWeight
+    np.testing.assert_array_equal(preprocess(ds, spec()), preprocess(without, spec()))
+
+
 def test_pet_through_the_de_identifier_needs_the_option_for_weight():
     keep = Profile.model_validate({"retain": {"patient_characteristics": True}})
     outcome, _ = clean(encoded(pet()), keep)
@@ -258,6 +293,19 @@ def test_ultrasound_is_cropped_to_its_largest_region():
     ds.SequenceOfUltrasoundRegions = Sequence(regions)
     expected = preprocess_array(pixels[None, 10:38, 20:48], spec())
     np.testing.assert_array_equal(preprocess(ds, spec()), expected)
+
+
+@pytest.mark.parametrize("modality", ["US", "DX"])
+def test_a_region_without_its_ends_is_none(modality):
+    pixels = noise((60, 60))
+    ds = image(pixels, modality=modality)
+    empty, reverse = Dataset(), Dataset()
+    empty.RegionSpatialFormat = 1
+    empty.RegionLocationMinX0 = None
+    reverse.RegionLocationMinX0, reverse.RegionLocationMinY0 = 40, 40
+    reverse.RegionLocationMaxX1, reverse.RegionLocationMaxY1 = 3, 3
+    ds.SequenceOfUltrasoundRegions = Sequence([empty, reverse])
+    np.testing.assert_array_equal(preprocess(ds, spec()), preprocess_array(pixels[None], spec()))
 
 
 def test_frames_are_chosen_evenly():

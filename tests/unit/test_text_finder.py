@@ -86,7 +86,10 @@ def test_held_out_text_is_hidden(contrast, least, pneumonia_npz):
 @pytest.mark.slow
 @pytest.mark.parametrize(("contrast", "least", "most"), [(90, 0.945, 0.02), (30, 0.87, 0.03)])
 def test_the_share_of_held_out_text_that_is_hidden(contrast, least, most, pneumonia_npz):
-    """Measured: 96 % at 90 grey levels, 89 % at 30; what is lost is mostly 8 to 11 pixels high."""
+    """The aim of 99 % at 90 grey levels and 95 % at 30 is missed; these are floors, not the aim.
+
+    Measured without the extra, over 150 strings each: 97.3 % and 93.3 %.
+    """
     found = measure("held-out", 1000, contrast, pneumonia_npz)
     print(f"contrast {contrast}: {found}")
     assert found.hidden >= least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedward_client.cli import audit as audit_commands
 from fedward_client.cli import audit_privacy, budget, images, network, plans, site
+from fedward_client.processes import forbid_core_dumps
 from fedward_common.command import new_app, run_command
 
 NAME = "fedward-client"
@@ -44,4 +45,5 @@ def _program() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    forbid_core_dumps()
     run_command(app, NAME)

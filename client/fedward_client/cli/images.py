@@ -125,6 +125,7 @@ def deidentify(
             method,
             report=report,
             sheet=contact_sheet,
+            keep=[key_file] if profile is None else [key_file, profile],
             jobs=jobs,
             progress=progress,
         )

@@ -171,9 +171,13 @@ IMAGE_CLASSES = frozenset("1.2.840.10008.5.1.4.1.1." + suffix for suffix in (
 """Storage SOP classes of images (PS3.4 B.5), without whole-slide, video and segmentation."""
 
 CROSS_SECTION_CLASSES = frozenset(
-    "1.2.840.10008.5.1.4.1.1." + suffix for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")
+    "1.2.840.10008.5.1.4.1.1." + suffix
+    for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "13.1.1", "13.1.2")
 )
-"""CT and MR: from a stack of these a face can be rendered, whatever Modality says."""
+"""CT, MR and X-ray 3D: from a stack of these a face can be rendered, whatever Modality says."""
+
+HEAD_CLASSES = frozenset(("1.2.840.10008.5.1.4.1.1.13.1.2",))
+"""X-ray 3D craniofacial: a head, even where no region of the body is declared."""
 
 DOCUMENT_CLASSES = "1.2.840.10008.5.1.4.1.1.104."
 CAPTURE_CLASSES = frozenset(
@@ -183,7 +187,7 @@ CAPTURE_CLASSES = frozenset(
 """Secondary captures, and pictures by a camera, in which captions and faces are as likely."""
 
 ULTRASOUND_CLASSES = frozenset(
-    "1.2.840.10008.5.1.4.1.1." + suffix for suffix in ("6.1", "3.1", "6", "3")
+    "1.2.840.10008.5.1.4.1.1." + suffix for suffix in ("6.1", "6.2", "3.1", "6", "3")
 )
 
 REGION_CODES: Mapping[tuple[str, str], str] = {

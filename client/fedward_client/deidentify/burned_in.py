@@ -126,12 +126,11 @@ def _text_boxes(pixels: Pixels) -> list[Box]:
 
 
 def _planes(frame: NDArray[Any]) -> list[NDArray[Any]]:
-    """The least and the most of a frame's samples; one plane if it is grey.
-
-    White paint stands out from a colour flow map in the least, coloured paint on black in the most.
-    """
-    least, most = frame.min(axis=-1), frame.max(axis=-1)
-    return [least] if np.array_equal(least, most) else [least, most]
+    """The samples of a frame, each alone; one of them if it is grey."""
+    planes = [frame[..., sample] for sample in range(frame.shape[-1])]
+    if all(np.array_equal(plane, planes[0]) for plane in planes[1:]):
+        return planes[:1]
+    return planes
 
 
 def _model_boxes(pixels: Pixels, profile: Profile) -> list[Box]:

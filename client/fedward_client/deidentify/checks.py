@@ -17,6 +17,9 @@ MAX_VALUES = 64
 """Values of one attribute; more (a per-frame vector) than this is not plausible."""
 
 _TEXT_BYTES = 8
+_LONGEST_DECIMAL, _LONGEST_INTEGER = 16, 12  # characters of one DS or IS value (PS3.5 6.2)
+_SMALLEST = {"f": 1e-12, "d": 1e-30}
+"""Below it, but for zero, no quantity is measured; letters that pass for a float lie there."""
 _PRINTABLE = frozenset(range(0x20, 0x7F)) | {0}
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
@@ -53,7 +56,10 @@ def codes(terms: frozenset[str]) -> Check:
 
 
 def numbers(vr: str, low: float, high: float, most: int = MAX_VALUES) -> Check:
-    """Allow up to ``most`` numbers within [low, high]; text numbers (DS, IS) keep their digits."""
+    """Allow up to ``most`` numbers within [low, high]; text numbers (DS, IS) keep their digits.
+
+    A DS that is longer than the standard allows is rounded to ten digits.
+    """
     if vr in ("DS", "IS"):
         return _text_numbers(vr, low, high, most)
     return _binary(_BINARY[vr], low, high, most)
@@ -69,19 +75,24 @@ def _text_numbers(vr: str, low: float, high: float, most: int) -> Check:
         for part in parts:
             if part and (form.fullmatch(part) is None or not low <= float(part) <= high):
                 return None
-        return padded("\\".join(parts), vr)
+        if vr == "IS" and any(len(part) > _LONGEST_INTEGER for part in parts):
+            return None
+        shown = (p if len(p) <= _LONGEST_DECIMAL else f"{float(p):.10g}" for p in parts)
+        return padded("\\".join(shown), vr)
 
     return check
 
 
 def _binary(code: str, low: float, high: float, most: int) -> Check:
-    width = struct.calcsize("<" + code)
+    width, smallest = struct.calcsize("<" + code), _SMALLEST.get(code, 0)
 
     def check(raw: bytes) -> bytes | None:
         count, rest = divmod(len(raw), width)
         if rest or count > most or _may_be_text(raw):
             return None
         values = struct.unpack(f"<{count}{code}", raw)
+        if any(0 < abs(v) < smallest for v in values):
+            return None
         return raw if all(math.isfinite(v) and low <= v <= high for v in values) else None
 
     return check

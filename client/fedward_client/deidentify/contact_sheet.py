@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from fedward_client.deidentify.decoding import PIXEL_DATA
 from fedward_client.deidentify.outcome import Action, Cleaned, RefusalError
-from fedward_client.deidentify.parsing import parse
+from fedward_client.deidentify.parsing import parse, silence
 from fedward_client.deidentify.pixels import original_pixels
 
 SIDE = 220
@@ -67,8 +67,9 @@ def thumbnail(source: bytes, cleaned: Cleaned) -> Thumbnail | None:
     if not any(tag == PIXEL_DATA and action in _BLANKING for tag, action in cleaned.log):
         return None
     try:
-        before = original_pixels(parse(source)).values
-        after = original_pixels(parse(cleaned.data)).values
+        with silence():
+            before = original_pixels(parse(source)).values
+            after = original_pixels(parse(cleaned.data)).values
     except RefusalError:
         return None
     if before.shape != after.shape:

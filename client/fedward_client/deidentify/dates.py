@@ -18,16 +18,19 @@ _ANY_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 def shift_date(date: str, time: str | None, seconds: int) -> str | None:
     """Return the DA value ``date`` (at ``time``) moved by ``seconds``."""
     moment = _day(date)
-    offset = _seconds_of_day(time) if time is not None else None
+    offset = seconds_of_day(time) if time is not None else None
     if moment is None:
         return None
-    moment += timedelta(seconds=seconds + (43_200 if offset is None else offset))
+    try:
+        moment += timedelta(seconds=seconds + (43_200 if offset is None else offset))
+    except OverflowError:  # beyond the years 1 to 9999
+        return None
     return f"{moment:%Y%m%d}" if moment.year >= 1000 else None
 
 
 def shift_time(time: str, seconds: int) -> str | None:
     """Return the TM value ``time`` moved by ``seconds``, wrapping at midnight."""
-    offset = _seconds_of_day(time)
+    offset = seconds_of_day(time)
     if offset is None:
         return None
     moved = _ANY_DAY + timedelta(seconds=offset + seconds % 86_400)
@@ -64,7 +67,8 @@ def _day(date: str) -> datetime | None:
         return None
 
 
-def _seconds_of_day(time: str) -> int | None:
+def seconds_of_day(time: str) -> int | None:
+    """Return the whole seconds since midnight of a TM value; None if it is not one."""
     match = _TIME.fullmatch(time)
     if match is None:
         return None

@@ -8,6 +8,7 @@ only the file at hand with it. It starts when first needed and ends when its sta
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from fedward_client.deidentify.outcome import Reason, RefusalError
+from fedward_client.processes import child_environment, forbid_core_dumps
 from fedward_common.codec import decode, encode
 
 PIXEL_DATA = 0x7FE00010
@@ -57,12 +59,16 @@ def decode_pixels(encoded: Encoded) -> tuple[Image, int]:
     """Return the decoded array, YBR converted to RGB, and how many bits of a value are used.
 
     Raises:
-        RefusalError: the pixels cannot be decoded.
+        RefusalError: the pixels cannot be decoded, or not with the time and memory there is.
     """
     try:
         if encoded.syntax in NATIVE:
             return _decode_here(encoded)
         return _WORKER.decode(encoded)
+    except RefusalError:
+        raise
+    except MemoryError as error:
+        raise RefusalError(Reason.EXHAUSTED) from error
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         raise RefusalError(Reason.UNDECODABLE_PIXELS) from error
 
@@ -101,10 +107,11 @@ class _Worker:
             watchdog.start()
             try:
                 reply = _ask(child, encode(astuple(encoded)))
-            except (OSError, EOFError):
+            except (OSError, EOFError) as error:
                 child.kill()
-                child.wait()
                 self._child = None
+                if child.wait() == -signal.SIGKILL:  # the watchdog, or the kernel out of memory
+                    raise RefusalError(Reason.EXHAUSTED) from error
                 raise
             finally:
                 watchdog.cancel()
@@ -120,7 +127,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                env=child_environment(),
             )
         return self._child
 
@@ -154,6 +161,8 @@ def _from_reply(reply: bytes) -> tuple[Image, int]:
     match decode(reply, max_bytes=MAX_MESSAGE_BYTES):
         case (tuple(shape), str(kind), int(bits), bytes(data)):
             return np.frombuffer(data, kind).reshape([int(str(n)) for n in shape]), bits
+        case ("exhausted",):
+            raise RefusalError(Reason.EXHAUSTED)
         case _:
             raise RefusalError(Reason.UNDECODABLE_PIXELS)
 
@@ -164,12 +173,15 @@ def _answer(request: bytes) -> bytes:
         array, bits = _decode_here(Encoded(*decode(request, max_bytes=MAX_MESSAGE_BYTES)))  # type: ignore[misc]
         little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
         return encode((little.shape, little.dtype.str, bits, little.tobytes()))
+    except MemoryError:
+        return encode(("exhausted",))
     except Exception:  # noqa: BLE001  decoders raise whatever they like on hostile bytes
         return encode(())
 
 
 def _serve() -> None:
     """The child's loop: decode what is asked until the parent is gone."""
+    forbid_core_dumps()  # decoders do crash
     with suppress(EOFError, BrokenPipeError):
         while True:
             _send(sys.stdout.buffer, _answer(_receive(sys.stdin.buffer)))

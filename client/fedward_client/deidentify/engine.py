@@ -6,7 +6,10 @@ if its class, its pixels and its identifiers are understood. Input is never modi
 
 from __future__ import annotations
 
+import logging
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 
@@ -34,12 +37,15 @@ from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.pseudonyms import Pseudonyms
 from fedward_client.deidentify.reading import text_value
 from fedward_client.deidentify.rules import tag_of
+from fedward_common.errors import OperatorError
 from fedward_common.secret import SecretBytes
 
 _SOP_CLASS, _INSTANCE = tag_of("SOPClassUID"), tag_of("SOPInstanceUID")
 _STUDY, _SERIES = tag_of("StudyInstanceUID"), tag_of("SeriesInstanceUID")
 _PATIENT_ID, _PATIENT_NAME = tag_of("PatientID"), tag_of("PatientName")
 _FACE = tag_of("RecognizableVisualFeatures")
+
+_log = logging.getLogger(__name__)
 
 
 class Deidentifier:
@@ -58,9 +64,13 @@ class Deidentifier:
         self._marks = marks_of(self.profile)
 
     def deidentify(self, source: bytes | Dataset) -> Cleaned | Quarantined:
-        """Return the cleaned file, or the reason why ``source`` is not used."""
+        """Return the cleaned file, or the reason why ``source`` is not used.
+
+        Raises:
+            OperatorError: the profile asks for what is not installed.
+        """
         try:
-            with silence():
+            with _closed():
                 return self._clean(parse(source))
         except RefusalError as error:
             return Quarantined(error.reason)
@@ -71,7 +81,7 @@ class Deidentifier:
         Raises:
             RefusalError: broken, or refused by its class or its identifiers.
         """
-        with silence():
+        with _closed():
             parsed = parse(source)
             _known_class(parsed)
             identifiers, _ = self._identify(parsed)
@@ -105,10 +115,11 @@ class Deidentifier:
         identifiers, patient = self._identify(source)
         log: Log = []
         header = self._header.clean(source, self.pseudonyms.shift_seconds(patient), log)
+        log[:] = [entry for entry in log if entry[0] != PIXEL_DATA]  # they are told below
         modality = _text(header, tag_of("Modality"))
         self._check_capture(sop_class, modality)
         if modality in ("CT", "MR") or sop_class in allowlist.CROSS_SECTION_CLASSES:
-            self._check_head(source, header, log)
+            self._check_head(source, sop_class, header, log)
         syntax = str(source.file_meta.TransferSyntaxUID)
         pixels, actions = read_pixels(source, header, syntax)
         pixels, more = clean_pixels(pixels, header, sop_class, modality, self.profile)
@@ -124,12 +135,14 @@ class Deidentifier:
         if is_capture and self.profile.pixels.secondary_capture == "quarantine":
             raise RefusalError(Reason.SECONDARY_CAPTURE)
 
-    def _check_head(self, source: Dataset, header: dict[int, Element], log: Log) -> None:
+    def _check_head(
+        self, source: Dataset, sop_class: str, header: dict[int, Element], log: Log
+    ) -> None:
         """Refuse CT and MR of a declared head, unless declared defaced (PS3.15 E.3.2).
 
-        What declares no region counts as no head; the log warns of it.
+        What declares no region counts as no head; the log warns of it. A class may declare one.
         """
-        is_head = declares_head(source)
+        is_head = sop_class in allowlist.HEAD_CLASSES or declares_head(source)
         if is_head is None:
             log.append((BODY_PART, Action.NO_REGION))
         if not is_head:
@@ -149,6 +162,19 @@ class Deidentifier:
         log += [(_PATIENT_ID, Action.PSEUDONYM), (_PATIENT_NAME, Action.PSEUDONYM)]
         header.update(self._marks)
         log += [(tag, Action.ADDED) for tag in self._marks]
+
+
+@contextmanager
+def _closed() -> Iterator[None]:
+    """Refuse the file for whatever is raised: one file must not stop the others."""
+    try:
+        with silence():
+            yield
+    except (OperatorError, RefusalError):
+        raise
+    except Exception as error:
+        _log.warning("a file cannot be cleaned: %s", type(error).__name__)  # its text may quote it
+        raise RefusalError(Reason.FAILED) from error
 
 
 def _known_class(source: Dataset) -> str:

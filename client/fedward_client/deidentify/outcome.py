@@ -28,12 +28,19 @@ class Reason(StrEnum):
     SECONDARY_CAPTURE = "secondary capture, refused by the profile"
     NO_ULTRASOUND_REGIONS = "ultrasound without declared regions, refused by the profile"
     BURNED_IN_TEXT = "burned-in text"
+    EXHAUSTED = "more time or memory to decode it than there was"
+    FAILED = "cleaning it failed: an error within fedward, or no memory"
     HEAD = "head CT or MR, refused by the profile: a face can be rendered from it"
 
     @property
     def is_broken_file(self) -> bool:
         """True if the bytes are unreadable, rather than their content refused."""
         return self in _BROKEN
+
+    @property
+    def is_passing(self) -> bool:
+        """True if the same file may well be used another time: nothing to remember."""
+        return self in (Reason.EXHAUSTED, Reason.FAILED)
 
 
 _BROKEN = (

@@ -13,6 +13,7 @@ from io import BytesIO
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info, read_preamble
 
 from fedward_client.deidentify.container import EXPLICIT_LITTLE_ENDIAN
 from fedward_client.deidentify.outcome import Reason, RefusalError
@@ -23,7 +24,9 @@ MAX_INFLATED = 1 << 29
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PREAMBLE = 132
 _SHORT = struct.Struct("<HH2sH")
-_LONG_VRS = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OF", b"OD", b"OL", b"OV")
+_LONG_VRS = (
+    b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OF", b"OD", b"OL", b"OV", b"SV", b"UV",
+)  # fmt: skip
 _SYNTAX = 0x0010
 
 
@@ -38,7 +41,7 @@ def parse(source: bytes | Dataset, max_inflated: int = MAX_INFLATED) -> Dataset:
             buffer = BytesIO()
             dcmwrite(buffer, source, enforce_file_format=True)
             source = buffer.getvalue()
-        parsed = dcmread(BytesIO(_inflated(source, max_inflated)))
+        parsed = _read(_inflated(source, max_inflated))
     except RefusalError:
         raise
     except InvalidDicomError as error:
@@ -50,6 +53,17 @@ def parse(source: bytes | Dataset, max_inflated: int = MAX_INFLATED) -> Dataset:
     if "TransferSyntaxUID" not in parsed.file_meta:
         raise RefusalError(Reason.MALFORMED)
     return parsed
+
+
+def _read(plain: bytes) -> Dataset:
+    """Parse what no longer is deflated: the parser would inflate it without a limit."""
+    stream = BytesIO(plain)
+    if _DEFLATED in plain:  # unless a value of the data set holds it, the file meta misled us
+        read_preamble(stream, force=False)
+        if _read_file_meta_info(stream).get("TransferSyntaxUID") == _DEFLATED.decode():
+            raise RefusalError(Reason.MALFORMED)
+        stream.seek(0)
+    return dcmread(stream)
 
 
 def _inflated(data: bytes, limit: int) -> bytes:

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedward_client.deidentify.table import Options
 from fedward_common.errors import OperatorError
@@ -64,6 +64,16 @@ class Mask(_Section):
     rows: Pixel
     columns: Pixel
     rectangles: Annotated[tuple[Rectangle, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _blanks_something(self) -> Self:
+        for x0, y0, x1, y1 in self.rectangles:
+            if not (x0 < x1 and y0 < y1 and x0 < self.columns and y0 < self.rows):
+                raise ValueError(
+                    f"rectangle {x0}, {y0}, {x1}, {y1} blanks nothing; it needs x0 < x1, y0 < y1 "
+                    "and a corner within rows and columns"
+                )
+        return self
 
 
 class Profile(_Section):

@@ -20,6 +20,8 @@ _UNTYPED = (None, "UN")
 _BREAK = re.compile(r"[\W_]+")
 _SHORTEST_NAME = 3
 _SHORTEST_PART = 4
+_SHORTEST_NUMBER = 6
+_OTHER_IDS, _ID, _BIRTH_DATE = 0x00101002, 0x00100020, 0x00100030
 
 
 def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
@@ -31,7 +33,7 @@ def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
     if tag not in source:
         return b""
     element = guarded(lambda: source.get_item(tag))
-    value = element.value if isinstance(element, RawDataElement) else None
+    value = element.value if isinstance(element, RawDataElement) else _encoded(element)
     if not isinstance(value, bytes):
         return b""
     width = _WIDTH.get(vr)
@@ -39,17 +41,31 @@ def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
         return value
     if element.VR not in _UNTYPED and _WIDTH.get(element.VR) != width:
         return b""
-    if element.is_little_endian or len(value) % width:
+    if not isinstance(element, RawDataElement) or element.is_little_endian or len(value) % width:
         return value
     return b"".join(value[i : i + width][::-1] for i in range(0, len(value), width))
 
 
+def _encoded(element: Any) -> bytes | None:
+    """The bytes of a US element: the parser decodes PixelRepresentation as it enters a sequence."""
+    if element.VR != "US" or not isinstance(element.value, int):
+        return None
+    return (element.value & 0xFFFF).to_bytes(2, "little")
+
+
 def text_value(source: Dataset, tag: int) -> str:
-    """Return an element's text, stripped; "" if it is absent, empty or cannot be decoded."""
+    """Return an element's text, stripped; "" if it is absent, empty or cannot be decoded.
+
+    Raises:
+        RefusalError: it is a sequence where a text belongs, or the parser fails.
+    """
     raw = raw_value(source, tag, "LO")
     if raw.isascii():
         return raw.decode("ascii").strip(" \0")
-    return str(guarded(lambda: source[tag].value)).strip(" \0")
+    value = guarded(lambda: source[tag].value)
+    if isinstance(value, Sequence):
+        raise RefusalError(Reason.MALFORMED)
+    return str(guarded(lambda: str(value))).strip(" \0")
 
 
 def items_of(source: Dataset, tag: int) -> Iterable[Dataset]:
@@ -72,8 +88,15 @@ def name_parts(source: Dataset, tags: Iterable[int]) -> frozenset[str]:
     """Return the words, folded and of three letters or more, that ``tags`` hold.
 
     They are the names and identifiers of one file's people, and must not stand in any kept text.
+    The patient's other identifiers, and the orders in which a birth date is written, are among
+    them.
     """
-    texts = (text_value(source, tag) for tag in tags)
+    texts = [text_value(source, tag) for tag in tags]
+    texts += [text_value(item, _ID) for item in items_of(source, _OTHER_IDS)]
+    born = _digits(text_value(source, _BIRTH_DATE))
+    texts += [born[4:6] + born[6:8] + born[:4], born[6:8] + born[4:6] + born[:4]]
+    numbers = map(_digits, texts)
+    texts += [number for number in numbers if len(number) >= _SHORTEST_NUMBER]
     words = (word for text in texts for word in _BREAK.split(text.casefold()))
     return frozenset(word for word in words if len(word) >= _SHORTEST_NAME)
 
@@ -83,4 +106,12 @@ def holds_name(raw: bytes, names: frozenset[str]) -> bool:
     text = raw.decode("ascii", "replace").casefold()
     if not names.isdisjoint(_BREAK.split(text)):
         return True
-    return any(name in text for name in names if len(name) >= _SHORTEST_PART)
+    if any(name in text for name in names if len(name) >= _SHORTEST_PART):
+        return True
+    digits = _digits(text)
+    return any(n in digits for n in names if len(n) >= _SHORTEST_NUMBER and n.isdecimal())
+
+
+def _digits(text: str) -> str:
+    """The digits of a text, however it separates them: 1962-03-14 is 19620314."""
+    return "".join(filter(str.isdecimal, text))

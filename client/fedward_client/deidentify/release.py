@@ -9,11 +9,13 @@ taken in the order of the files.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -25,6 +27,7 @@ from fedward_common.errors import OperatorError, StorageError
 from fedward_common.files import write_atomic
 
 STAGING = ".fedward-unfinished"
+LOCK = ".fedward-lock"
 DUPLICATE = "its SOP instance UID is that of an earlier file"
 UNREADABLE = "cannot be read"
 
@@ -77,22 +80,48 @@ def release_folder(
     *,
     report: Path | None = None,
     sheet: Path | None = None,
+    keep: Sequence[Path] = (),
     jobs: int = 0,
     progress: Progress = lambda _done, _total: None,
 ) -> Release:
     """De-identify every file at or below ``source`` into ``out``, which must be new or empty.
 
     ``report``: a JSON line for every file; ``sheet``: a PNG of what was blanked in the pixels.
-    ``jobs``: processes, 0 for one a core; they change nothing but the time.
+    Neither may replace one of ``keep``: the key's file, the profile's. ``jobs``: processes, 0 for
+    one a core; they change nothing but the time.
 
     Raises:
-        OperatorError: the paths overlap or are not usable, or no file could be written: then
-            ``out`` stays empty, and the report says why.
+        OperatorError: the paths overlap or are not usable, another call is writing to ``out``, or
+            no file could be written: then ``out`` stays empty, and the report says why.
         StorageError: the disk is full or read-only; nothing was written.
     """
-    _check_places(source, out, report, sheet)
+    _check_places(source, out)
+    _check_papers(source, out, {"report": report, "contact sheet": sheet}, keep)
     files = _files(source)
-    release, created = Release(len(files)), not out.exists()
+    created = not out.exists()
+    try:
+        with _reserved(out):
+            return _release(source, out, method, files, report, sheet, jobs, progress)
+    except OSError as error:
+        raise StorageError(
+            f"{out}: cannot be written ({error.strerror}); free disk space, then run it again"
+        ) from error
+    finally:
+        if created and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _release(
+    source: Path,
+    out: Path,
+    method: Method,
+    files: list[Path],
+    report: Path | None,
+    sheet: Path | None,
+    jobs: int,
+    progress: Progress,
+) -> Release:
+    release = Release(len(files))
     try:
         sources = ((file, data) for file in files if (data := _read(file)) is not None)
         outcomes = clean_in_order(method, sources, useful_jobs(jobs, len(files)))
@@ -105,19 +134,36 @@ def release_folder(
         if report is not None:
             write_atomic(report, "".join(lines).encode("ascii"), mode=0o600)
         _publish(out)
-    except OSError as error:
-        _empty(out, remove=created)
-        raise StorageError(
-            f"{out}: cannot be written ({error.strerror}); free disk space, then run it again"
-        ) from error
     except BaseException:
-        _empty(out, remove=created)
+        _empty(out)
         raise
     if not release.written:
-        _empty(out, remove=created)
+        _empty(out)
         reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(release.refused.items()))
         raise OperatorError(f"{source}: no file can be used: {reasons}")
     return release
+
+
+@contextmanager
+def _reserved(out: Path) -> Iterator[None]:
+    """Keep other calls out of ``out`` until this one is done.
+
+    Raises:
+        OperatorError: one is at work there, or has filled it meanwhile.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OperatorError(
+                f"{out}: another call is writing there; choose a new folder"
+            ) from error
+        try:
+            _refuse_full(out)
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
 
 
 def _staging(out: Path) -> Path:
@@ -134,12 +180,10 @@ def _publish(out: Path) -> None:
     (out / STAGING).rmdir()
 
 
-def _empty(out: Path, *, remove: bool) -> None:
-    """Take back everything that was written: ``out`` was empty, or not there, before."""
-    for entry in out.iterdir() if out.is_dir() else ():
-        shutil.rmtree(entry, ignore_errors=True)
-    if remove:
-        shutil.rmtree(out, ignore_errors=True)
+def _empty(out: Path) -> None:
+    """Take back everything that was written: ``out`` was empty before."""
+    for entry in out.iterdir():
+        shutil.rmtree(entry, ignore_errors=True)  # all are folders, but for the lock
 
 
 def _write_all(
@@ -205,7 +249,7 @@ def _name(who: Identifiers) -> Path:
     return Path(who.patient, who.study, f"{who.instance}.dcm")
 
 
-def _check_places(source: Path, out: Path, report: Path | None, sheet: Path | None) -> None:
+def _check_places(source: Path, out: Path) -> None:
     if not source.exists():
         raise OperatorError(f"{source}: does not exist; give a DICOM file or a folder of them")
     inner, outer = out.resolve(), source.resolve()
@@ -213,14 +257,33 @@ def _check_places(source: Path, out: Path, report: Path | None, sheet: Path | No
         raise OperatorError(f"{out}: overlaps the input; choose a folder outside {source}")
     if out.exists() and not out.is_dir():
         raise OperatorError(f"{out}: is a file; choose a new folder")
-    if out.exists() and any(entry.name != STAGING for entry in out.iterdir()):
+    if out.exists():
+        _refuse_full(out)
+
+
+def _refuse_full(out: Path) -> None:
+    if any(entry.name not in (STAGING, LOCK) for entry in out.iterdir()):
         raise OperatorError(f"{out}: is not empty; choose a new folder")
-    if report is not None and report.resolve().is_relative_to(inner):
-        raise OperatorError(f"{report}: the report names input files; write it outside {out}")
-    if sheet is not None and sheet.resolve().is_relative_to(inner):
-        raise OperatorError(f"{sheet}: the sheet shows original pixels; write it outside {out}")
-    if sheet is not None and report is not None and sheet.resolve() == report.resolve():
-        raise OperatorError(f"{sheet}: given for the report and the contact sheet; choose two")
+
+
+def _check_papers(
+    source: Path, out: Path, papers: Mapping[str, Path | None], keep: Sequence[Path]
+) -> None:
+    """Refuse a report or a contact sheet that would be released, or replace what is needed."""
+    taken = {path.resolve() for path in keep}
+    for name, path in papers.items():
+        if path is None:
+            continue
+        place = path.resolve()
+        if place.is_relative_to(out.resolve()):
+            raise OperatorError(f"{path}: the {name} shows what the input holds: not in {out}")
+        if place.is_relative_to(source.resolve()):
+            raise OperatorError(f"{path}: the {name} would lie in the input; choose another place")
+        if place in taken:
+            raise OperatorError(f"{path}: given for the {name} and for something else; choose two")
+        if path.exists() and not path.is_file():
+            raise OperatorError(f"{path}: is not a file; choose a new one for the {name}")
+        taken.add(place)
 
 
 def _files(source: Path) -> list[Path]:

@@ -65,8 +65,8 @@ def rises(grey: Plane) -> tuple[Plane, Plane]:
     return across, down
 
 
-def _grain(grey: Plane) -> float:
-    """Standard deviation of the pixel noise (Immerkaer 1996, with a median for the mean)."""
+def grain(grey: Plane) -> float:
+    """Return the standard deviation of pixel noise (Immerkaer 1996, a median for the mean)."""
     twice = grey[:-2] - 2 * grey[1:-1] + grey[2:]
     residual = np.abs(twice[:, :-2] - 2 * twice[:, 1:-1] + twice[:, 2:])
     return float(np.median(residual[::2, ::2])) / (0.6745 * 6.0)
@@ -108,7 +108,7 @@ def _features(grey: Plane, rise: Plane) -> Plane:
     planes = np.stack([*(_cells(plane, np.add) / CELL**2 for plane in means), rise_peak])
     found = [
         np.log2(contrast),
-        np.log2(contrast / max(_grain(grey), _LEAST_GRAIN)),
+        np.log2(contrast / max(grain(grey), _LEAST_GRAIN)),
         _most(rise_peak) / contrast,
         _most(_cells(bright, np.maximum)) / contrast,
         _most(_cells(dark, np.maximum)) / contrast,

@@ -36,11 +36,11 @@ class Row:
 
         A date's own options go first: one real date beside shifted ones (a detector's calibration,
         which the option for devices keeps) would give the shift away. Then an option's K goes
-        before its C.
+        before its C. Without an option for dates no date is kept: (0028,0303) says so.
         """
-        for option in _DATES:
-            if option in options and option in self.under:
-                return self.under[option]
+        if any(option in self.under for option in _DATES):
+            asked = [self.under[o] for o in _DATES if o in options and o in self.under]
+            return asked[0] if asked else self.basic
         chosen = [self.under[o] for o in _PRECEDENCE if o in options and o in self.under]
         if "K" in chosen:
             return "K"

@@ -3,7 +3,7 @@
 Each cell of 4 x 4 pixels, at three scales, is judged by a small network from the stroke features of
 :mod:`fedward_client.deidentify.strokes`. Cells that look like text and touch form a region; a
 region with enough evidence is text. Its boxes are then fitted to its edges at full resolution and
-grown until they hold every stroke that hangs together with it. The network (8,500 weights, part of
+grown until they hold every stroke that hangs together with it. The network (9,600 weights, part of
 the package) was trained by ``tests/text_finder_training.py`` on text painted into images of no
 patient and public ones; see ADR 0016. A side marker (one or two letters) is no text.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 from scipy import ndimage
 
-from fedward_client.deidentify.strokes import BORDER, Level, Plane, levels, rises, scaled
+from fedward_client.deidentify.strokes import BORDER, Level, Plane, grain, levels, rises, scaled
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are excluded."""
@@ -30,17 +30,22 @@ WEIGHTS = "text_finder.safetensors"
 _Mask = NDArray[np.bool_]
 
 _LEAST_CONTRAST = 2.8
-_GROW, _SEED, _EVIDENCE = -0.5, 2.7, 10.0
-_SMALL_SIDE, _SMALL_SEED, _SMALL_EVIDENCE = 100, 3.0, 12.0
+_GROW = -0.5
+_LEAST_EVIDENCE = ((48, 3.2, 12.0), (100, 2.6, 9.0))
+"""Below a shorter side: the least peak and sum of a region. Anatomy of few pixels is crisp too."""
+_SEED, _EVIDENCE = 2.5, 8.0
 _LIMIT = 9.0
 _TOUCHING = np.ones((3, 3), dtype=int)
 _FULL_SHARE, _SMALL_TILE = 0.5, 4
 _LETTER = 5
 _LEAST_EDGE, _EDGE_SHARE, _EDGE_PIXELS = 5.0, 0.25, 6
 _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
-_GAP, _ACROSS, _NEW_SHARE = 0.15, 0.1, 0.25
+_ABOVE_NOISE, _STRONG_NOISE = 3.5, 6.0
+_GAP, _GAP_ALONG, _REACH_ALONG = 0.15, 0.6, 1.6
+_ACROSS, _NEW_SHARE = 0.1, 0.12
 _LYING, _OVERLAP, _TALLER, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.25, 2.0, 4.0, 0.5
-_MARGIN, _END_MARGIN = 0.15, 0.6
+_MARGIN, _END_MARGIN = 0.08, 0.3
+_MARGIN_MOST, _END_MOST = 4, 8
 _MARKER_EDGE, _MARKER_LENGTH, _MARKER_SIGNS = 0.5, 1.5, 2
 
 
@@ -48,15 +53,16 @@ def find_text(image: NDArray[Any]) -> list[Box]:
     """Return the boxes of text in a grey image of shape (rows, columns), any integer dtype."""
     if image.size == 0 or image.min() == image.max():
         return []
-    is_small = min(image.shape) < _SMALL_SIDE  # anatomy of few pixels is crisp too
-    least = (_SMALL_SEED, _SMALL_EVIDENCE) if is_small else (_SEED, _EVIDENCE)
+    side = min(image.shape)
+    small = (least for below, *least in _LEAST_EVIDENCE if side < below)
+    peak, total = next(small, (_SEED, _EVIDENCE))
     grey = scaled(image)
     edges = _edges(grey)
-    unexplained = edges.copy()
+    unexplained, noise = edges.copy(), grain(grey)
     boxes: list[Box] = []
     for level in levels(grey):
-        for place in _places(level, *least):
-            box = _fitted(place, edges, unexplained, _LETTER * level.unit)
+        for place in _places(level, peak, total):
+            box = _fitted(place, edges, unexplained, _LETTER * level.unit, noise)
             if box is not None:
                 unexplained[box[1] : box[3], box[0] : box[2]] = 0
                 boxes.append(box)
@@ -135,33 +141,46 @@ def _edges(grey: Plane) -> Plane:
     return edges
 
 
-def _fitted(place: Box, edges: Plane, unexplained: Plane, letter: int) -> Box | None:
+def _fitted(place: Box, edges: Plane, unexplained: Plane, letter: int, noise: float) -> Box | None:
     """Fit a box to the crisp edges of a place; None if earlier boxes hold most of them.
 
     ``letter`` is the height of the largest letters that are seen at the place's level.
     """
     window = slice(place[1], place[3]), slice(place[0], place[2])
-    threshold = max(_LEAST_EDGE, _EDGE_SHARE * float(np.percentile(edges[window], 97)))
+    contrast = float(np.percentile(edges[window], 97))
+    threshold = max(_LEAST_EDGE, _EDGE_SHARE * contrast, _ABOVE_NOISE * noise)
     crisp = unexplained[window] > threshold
     found, new = np.count_nonzero(edges[window] > threshold), np.count_nonzero(crisp)
     if new < _EDGE_PIXELS or new < _NEW_SHARE * found:
         return None
-    box = _around(crisp, place[0], place[1])
+    box = _stretched(_around(crisp, place[0], place[1]), place, letter // (2 * _LETTER))
     height = min(box[2] - box[0], box[3] - box[1], letter)
-    strong = max(_STRONG_EDGE, _STRONG_SHARE * threshold)
+    strong = max(_STRONG_EDGE, _STRONG_SHARE * _EDGE_SHARE * contrast, _STRONG_NOISE * noise)
     for across in (int(_ACROSS * height), 0):
         box = _grown(box, edges > strong, height, across)
     return box
 
 
+def _stretched(box: Box, place: Box, inset: int) -> Box:
+    """Reach along the line as far as the place did, less an inset: its ends may be faint."""
+    inner = place[0] + inset, place[1] + inset, place[2] - inset, place[3] - inset
+    wide, high = _sides(box)
+    if wide >= high:
+        return min(box[0], inner[0]), box[1], max(box[2], inner[2]), box[3]
+    return box[0], min(box[1], inner[1]), box[2], max(box[3], inner[3])
+
+
 def _grown(box: Box, strokes: _Mask, height: int, across: int) -> Box:
     """Take in the strokes that hang together with a box, its height away along the line."""
     wide, high = box[2] - box[0], box[3] - box[1]
-    right = height if wide >= high else across
-    down = height if high >= wide else across
+    reach = round(_REACH_ALONG * height)
+    right = reach if wide >= high else across
+    down = reach if high >= wide else across
     x0, y0 = max(0, box[0] - right), max(0, box[1] - down)
     near = strokes[y0 : box[3] + down, x0 : box[2] + right]
-    joined = ndimage.maximum_filter(near, 1 + 2 * max(1, round(_GAP * height)))
+    along, beside = (1 + 2 * max(1, round(share * height)) for share in (_GAP_ALONG, _GAP))
+    lying = (beside, along) if wide >= high else (along, beside)
+    joined = ndimage.maximum_filter(near, lying)
     labels, _ = ndimage.label(joined, structure=_TOUCHING)
     inside = labels[box[1] - y0 : box[3] - y0, box[0] - x0 : box[2] - x0]
     held = near & np.isin(labels, np.unique(inside[inside > 0]))
@@ -221,7 +240,8 @@ def _within(boxes: list[Box], shape: tuple[int, ...]) -> list[Box]:
     fitted = []
     for x0, y0, x1, y1 in boxes:
         height = min(x1 - x0, y1 - y0)
-        across, along = 1 + int(_MARGIN * height), 1 + int(_END_MARGIN * height)
+        across = 1 + int(min(_MARGIN * height, _MARGIN_MOST))
+        along = 1 + int(min(_END_MARGIN * height, _END_MOST))
         right, down = (along, across) if x1 - x0 >= y1 - y0 else (across, along)
         box = (
             max(0, x0 - BORDER - right), max(0, y0 - BORDER - down),

@@ -24,6 +24,7 @@ from typing import IO, Self, TypeVar
 from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Action, Cleaned, Identifiers, Quarantined, Reason
 from fedward_client.deidentify.profile import Profile
+from fedward_client.processes import child_environment, forbid_core_dumps
 from fedward_common.codec import MAX_PAYLOAD_BYTES, decode, encode
 from fedward_common.errors import MisuseError, OperatorError, StorageError
 from fedward_common.secret import SecretBytes
@@ -33,6 +34,9 @@ Outcome = Cleaned | Quarantined
 
 SHARE = 64
 """Files a worker must have to be worth its start, which takes a second or two of CPU."""
+
+TRIES = 2
+"""Workers that a file may cost; it is refused then, so that it does not stop the others."""
 
 _LENGTH = struct.Struct(">Q")
 _LOG_ENTRY = struct.Struct(">IB")
@@ -58,54 +62,73 @@ class Cleaners:
         self._method = method
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
         self._all: list[subprocess.Popen[bytes]] = []
+        self._is_over = False
         for _ in range(count):
             self._idle.put(None)
 
     def deidentify(self, data: bytes) -> Outcome:
         """De-identify one file in the next worker that is free.
 
+        A worker that ends over it, for want of memory most likely, is replaced; a file that ends
+        TRIES of them is quarantined.
+
         Raises:
             OperatorError: the profile asks for what is not installed.
-            StorageError: the worker ended, for want of memory most likely. The next call has a new
-                one.
+            StorageError: no worker can be started.
         """
+        for _ in range(TRIES):
+            with suppress(EOFError):
+                return self._tried(data)
+        return Quarantined(Reason.FAILED)
+
+    def _tried(self, data: bytes) -> Outcome:
+        """De-identify in one worker; raises EOFError if it ends over the file."""
         worker = self._idle.get()
         try:
             worker = worker or self._started()
             _send(worker.stdin, data)
-            outcome = _unpacked(_receive(worker.stdout))
+            return _unpacked(_receive(worker.stdout))
         except (OSError, EOFError) as error:
             if worker is not None:
                 _end(worker)
             worker = None
-            raise StorageError(
-                "a de-identifying process ended; free memory or use fewer --jobs, then run it again"
-            ) from error
+            raise EOFError from error
         finally:
             self._idle.put(worker)
-        return outcome
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         for worker in self._all:
             _end(worker)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        inherited = dict(os.environ)  # less our own: one of them may be the vault's key
-        inherited = {k: v for k, v in inherited.items() if not k.startswith("FEDWARD_")}
-        worker = subprocess.Popen(  # noqa: S603  this very module
+        """Start a worker and wait until it is ready: what ends it later is a file's doing."""
+        try:
+            worker = self._spawned()
+            self._all.append(worker)
+            profile = self._method.profile.model_dump_json(by_alias=True)
+            _send(worker.stdin, encode((self._method.secret.reveal(), profile)))
+            _receive(worker.stdout)
+        except (OSError, EOFError) as error:
+            raise StorageError(
+                "no de-identifying process starts; free memory or use fewer --jobs, then run again"
+            ) from error
+        if self._is_over:
+            _end(worker)
+            raise StorageError("the de-identifying processes were ended")
+        return worker
+
+    def _spawned(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603  this very module
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            env=child_environment() | {"OMP_NUM_THREADS": "1"},
         )
-        self._all.append(worker)
-        profile = self._method.profile.model_dump_json(by_alias=True)
-        _send(worker.stdin, encode((self._method.secret.reveal(), profile)))
-        return worker
 
 
 def clean_in_order(
@@ -116,7 +139,7 @@ def clean_in_order(
     At most ``jobs`` + 2 files are held at once. One job works in this process.
 
     Raises:
-        StorageError: a worker ended.
+        StorageError: no worker can be started.
     """
     if jobs == 1:
         engine = method.engine()
@@ -207,6 +230,7 @@ def _answer(engine: Deidentifier, data: bytes) -> bytes:
 
 def _serve() -> None:
     """The worker's loop: clean what is sent until the parent is gone."""
+    forbid_core_dumps()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     with suppress(EOFError, BrokenPipeError):
@@ -216,6 +240,7 @@ def _serve() -> None:
             case _:
                 raise MisuseError("a de-identifying process was sent a malformed method")
         engine = method.engine()
+        _send(sink, b"")  # ready
         while True:
             _send(sink, _answer(engine, _receive(source)))
 

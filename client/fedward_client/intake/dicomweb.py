@@ -16,6 +16,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 
 from fedward_client.deidentify.checks import is_uid
+from fedward_client.deidentify.outcome import Quarantined, RefusalError
 from fedward_client.deidentify.workers import clean_in_order, useful_jobs
 from fedward_client.intake.add import Progress
 from fedward_client.intake.keeper import Keeper, deidentifier_of, method_of, sweep
@@ -109,7 +110,11 @@ class _Puller:
         self, study: str, wanted: Sequence[tuple[str, str]]
     ) -> Iterator[tuple[bytes, bytes]]:
         for series, instance in wanted:
-            data = self._get(f"studies/{study}/series/{series}/instances/{instance}")
+            try:
+                data = self._get(f"studies/{study}/series/{series}/instances/{instance}")
+            except RefusalError as error:  # remembered, so that it holds up nothing again
+                self.keeper.take(Quarantined(error.reason), self._mark(instance))
+                continue
             if data is None:
                 self.keeper.tally.excluded[NOT_GIVEN] += 1
             else:
@@ -130,7 +135,7 @@ class _Puller:
                     return None
                 return read_instance(response)
         except requests.RequestException as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
 
     def _pages(self, search: str, tags: Sequence[str], **filters: Any) -> Iterator[tuple[str, ...]]:
         """Yield the UIDs of ``tags`` of every match, page by page; a repeated match ends it."""
@@ -153,7 +158,7 @@ class _Puller:
         except requests.JSONDecodeError as error:
             raise PeerError(f"{shown(self._url)}: the search's answer is not JSON") from error
         except requests.RequestException as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
         except (ValueError, TypeError, KeyError) as error:  # dicomweb-client on odd answers
             raise PeerError(f"{shown(self._url)}: the search's answer is malformed") from error
         if not isinstance(found, list):
@@ -166,7 +171,12 @@ class _Puller:
             "--credentials"
         )
 
-    def _unreachable(self) -> FedwardError:
+    def _unreachable(self, error: requests.RequestException) -> FedwardError:
+        if isinstance(error, requests.TooManyRedirects):
+            return OperatorError(
+                f"{shown(self._url)}: redirects elsewhere, which is not followed; give the address "
+                "of the DICOMweb service itself"
+            )
         return OperatorError(
             f"{shown(self._url)}: cannot be reached, or its certificate is not trusted; check the "
             "address and --tls-ca, then run it again"

@@ -56,11 +56,14 @@ def _refuse(error: OSError) -> None:
 
 
 def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in _SUFFIXES:
-        return True
+    promised = file.suffix.lower() in _SUFFIXES
     try:
-        if not file.is_file():
+        if not file.is_file():  # reading a pipe or a device may never end
+            if promised:
+                raise OperatorError(f"{file}: is not a file; remove it")
             return False
+        if promised:
+            return True
         with file.open("rb") as stream:
             return stream.read(_MAGIC_AT + 4)[_MAGIC_AT:] == b"DICM"
     except OSError as error:

@@ -15,10 +15,12 @@ from contextlib import contextmanager
 
 from fedward_client.catalogue import Instance
 from fedward_client.deidentify.engine import Deidentifier
-from fedward_client.deidentify.outcome import Cleaned, Quarantined
+from fedward_client.deidentify.outcome import Cleaned, Quarantined, Reason
 from fedward_client.deidentify.workers import Method
 from fedward_client.intake.reconcile import Tally
 from fedward_client.site_folder import SiteFolder
+from fedward_common import __version__
+from fedward_common.codec import digest
 from fedward_common.errors import OperatorError, StorageError
 
 BATCH_FILES = 256
@@ -42,12 +44,16 @@ class Keeper:
 
     def __init__(self, site: SiteFolder, tally: Tally) -> None:
         self._site, self.tally = site, tally
+        self._method = digest("refused by", __version__, site.profile.model_dump_json())
         self._waiting: list[tuple[Cleaned | Quarantined, bytes]] = []
         self._size = 0
 
     def known(self, fingerprint: bytes) -> str | None:
-        """Count a source seen by an earlier intake: "" if stored, why it was refused, else None."""
-        reason = self._site.catalogue.recorded(fingerprint)
+        """Count a source seen by an earlier intake: "" if stored, why it was refused, else None.
+
+        What another profile or version refused is not known: it is tried again.
+        """
+        reason = self._site.catalogue.recorded(fingerprint, self._method)
         if reason:
             self.tally.excluded[reason] += 1
         elif reason is not None:
@@ -74,19 +80,20 @@ class Keeper:
             return
         with exclusive(self._site):
             batch: dict[str, Instance] = {}
-            refused: dict[bytes, str] = {}
+            refused: dict[bytes, Reason] = {}
             duplicates = 0
             for outcome, fingerprint in waiting:
                 if isinstance(outcome, Quarantined):
-                    refused[fingerprint] = str(outcome.reason)
+                    refused[fingerprint] = outcome.reason
                 elif self._holds(outcome, batch):
                     duplicates += 1
                 else:
                     batch[outcome.identifiers.instance] = self._put(outcome, fingerprint)
             self._site.vault.flush()
-            self._site.catalogue.add(list(batch.values()), refused)
+            lasting = {source: str(r) for source, r in refused.items() if not r.is_passing}
+            self._site.catalogue.add(list(batch.values()), lasting, self._method)
         self.tally.duplicates += duplicates
-        self.tally.excluded.update(refused.values())
+        self.tally.excluded.update(map(str, refused.values()))
         self.tally.used += len(batch)
 
     def _holds(self, cleaned: Cleaned, batch: Mapping[str, Instance]) -> bool:

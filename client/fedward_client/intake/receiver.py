@@ -53,6 +53,8 @@ _STATUS = {
     Reason.ENCAPSULATED_DOCUMENT: NOT_SUPPORTED,
     Reason.UNDECODABLE_PIXELS: CANNOT_UNDERSTAND,
     Reason.UNSUPPORTED_PIXELS: CANNOT_UNDERSTAND,
+    Reason.FAILED: CANNOT_UNDERSTAND,
+    Reason.EXHAUSTED: OUT_OF_RESOURCES,
 }
 _REJECTED = "an association was refused: its called or calling AE title, or too many at once"
 _LOGGER = logging.getLogger(__name__)
@@ -161,8 +163,8 @@ class Receiver:
     def _kept(self, data: bytes) -> int:
         fingerprint = self._site.vault.fingerprint(data)
         with self._lock:
-            self._keeper.tally.found += 1
             reason = self._keeper.known(fingerprint)
+            self._keeper.tally.found += reason is not None
         if reason is not None:
             return _status(Reason(reason)) if reason else SUCCESS
         outcome = self._cleaners.deidentify(data)
@@ -171,6 +173,7 @@ class Receiver:
                 raise StorageError("the receiver has ended")
             self._keeper.take(outcome, fingerprint)
             self._keeper.commit()
+            self._keeper.tally.found += 1  # what fails is not found: it is sent again
         return _status(outcome.reason) if isinstance(outcome, Quarantined) else SUCCESS
 
 

@@ -11,8 +11,13 @@ from collections.abc import Callable
 import numpy as np
 from pydicom.dataset import Dataset
 
+from fedward_client.deidentify.dates import seconds_of_day
 from fedward_client.preprocess.spec import PreprocessSpec
 from fedward_client.preprocess.values import Frames, Grey, between, clipped, number, physical, shown
+
+_SHORTEST_HALF_LIFE = 60.0
+"""Seconds; of the tracers in use rubidium-82 has the shortest, 75 s."""
+_SMALLEST_DOSE = 1.0  # Bq, at the scan
 
 Scaling = Callable[[Grey, PreprocessSpec], Frames]
 
@@ -95,16 +100,12 @@ def _suv_factor(header: Dataset) -> float | None:
         return None
     dose = number(items[0], "RadionuclideTotalDose", 0.0)
     half_life = number(items[0], "RadionuclideHalfLife", 0.0)
-    if not dose or not half_life:
+    if half_life < _SHORTEST_HALF_LIFE:
         return None
     if correction == "START":
-        elapsed = _seconds(header, "SeriesTime") - _seconds(
-            items[0], "RadiopharmaceuticalStartTime"
-        )
-        dose *= 2.0 ** (-(elapsed % 86_400) / half_life)
-    return 1000 * weight_kg / dose
-
-
-def _seconds(header: Dataset, keyword: str) -> float:
-    text = str(header.get(keyword) or "000000")
-    return int(text[:2]) * 3600 + int(text[2:4] or 0) * 60 + float(text[4:] or 0)
+        scan = seconds_of_day(str(header.get("SeriesTime", "")))
+        injection = seconds_of_day(str(items[0].get("RadiopharmaceuticalStartTime", "")))
+        if scan is None or injection is None:
+            return None
+        dose *= 2.0 ** (-((scan - injection) % 86_400) / half_life)
+    return 1000 * weight_kg / dose if dose >= _SMALLEST_DOSE else None

@@ -17,10 +17,11 @@ from skimage import exposure, restoration, transform
 from fedward_client.preprocess.foreground import keep_foreground
 from fedward_client.preprocess.grey import scaling_for
 from fedward_client.preprocess.spec import PreprocessSpec
-from fedward_client.preprocess.values import Grey, clipped
+from fedward_client.preprocess.values import Grey, clipped, number
 from fedward_common.errors import OperatorError
 
 Images = NDArray[np.float32]
+_ENDS = tuple(f"RegionLocation{end}" for end in ("MinX0", "MinY0", "MaxX1", "MaxY1"))
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
@@ -79,20 +80,17 @@ def _chosen(frames: int, limit: int) -> tuple[int, ...]:
 
 
 def _region(frames: NDArray[Any], instance: Dataset) -> NDArray[Any]:
-    """Crop an ultrasound image to its largest declared region (PS3.3 C.8.5.5)."""
-    boxes = [
-        (
-            int(item.RegionLocationMinX0),
-            int(item.RegionLocationMinY0),
-            int(item.RegionLocationMaxX1) + 1,
-            int(item.RegionLocationMaxY1) + 1,
-        )
-        for item in instance.get("SequenceOfUltrasoundRegions") or []
-    ]
+    """Crop an ultrasound image to its largest declared region (PS3.3 C.8.5.5).
+
+    A region without all four ends, or with ends in reverse, is none.
+    """
+    regions = instance.get("SequenceOfUltrasoundRegions") or []
+    boxes = [[int(number(item, end, -1)) for end in _ENDS] for item in regions]
+    boxes = [box for box in boxes if 0 <= box[0] <= box[2] and 0 <= box[1] <= box[3]]
     if not boxes:
         return frames
-    x0, y0, x1, y1 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-    cropped = frames[:, y0:y1, x0:x1]
+    x0, y0, x1, y1 = max(boxes, key=lambda box: (box[2] + 1 - box[0]) * (box[3] + 1 - box[1]))
+    cropped = frames[:, y0 : y1 + 1, x0 : x1 + 1]
     return cropped if cropped.size else frames
 
 

@@ -1,0 +1,72 @@
+"""A restarted server goes on under the approvals that its study began with (A1)."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from tests.world import coordinate
+
+from fedward_common.errors import IntegrityError
+from fedward_common.messages import Propose
+from fedward_server import approvals
+from fedward_server.approvals import APPROVALS, load_approvals
+
+AWAY = "site-4"
+
+
+class Stop(Exception):  # noqa: N818  (the test ends the server)
+    pass
+
+
+def stop(_event) -> None:
+    raise Stop
+
+
+def test_a_server_restarts_while_a_tolerated_member_is_away(world):
+    with world.sites() as sites:
+        first = coordinate(sites, stop)
+        with pytest.raises(Stop):
+            first.run()
+        sites.offline.add(AWAY)
+        asked = len(sites.sent)
+        second = coordinate(sites)
+        history = second.run().history
+        assert not any(isinstance(order, Propose) for _, order, _ in sites.sent[asked:])
+    assert second.digest == first.digest
+    assert len(history) == world.study.total_rounds
+    assert AWAY in history[0]["sites"]
+    assert AWAY not in history[-1]["sites"]
+
+
+def test_members_whose_approval_is_awaited_are_named_in_one_line(world, caplog, monkeypatch):
+    asked = 0
+    monkeypatch.setattr(approvals, "POLL_SECONDS", 0.0)
+
+    def late(name: str, order) -> str:
+        nonlocal asked
+        asked += isinstance(order, Propose) and name == AWAY
+        return "lost" if isinstance(order, Propose) and name == AWAY and asked < 3 else "ok"
+
+    caplog.set_level(logging.INFO, "fedward_server.approvals")
+    with world.sites(fate=late) as sites, pytest.raises(Stop):
+        coordinate(sites, stop).run()
+    lines = [r.getMessage() for r in caplog.records if "waiting for" in r.getMessage()]
+    assert lines == [f"waiting for the approval of {AWAY}"]
+
+
+def test_kept_approvals_are_for_one_plan_and_checked(world):
+    plan = world.signed.open()
+    assert load_approvals(world.server, plan) is None
+    with world.sites() as sites, pytest.raises(Stop):
+        coordinate(sites, stop).run()
+    stored = load_approvals(world.server, plan)
+    assert stored is not None
+    members = [bytes.fromhex(site.identity) for site in plan.roster.sites]
+    assert [approval.identity for approval in stored] == members
+    path = world.server / APPROVALS
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="damaged") as caught:
+        load_approvals(world.server, plan)
+    assert "\n" not in str(caught.value)
