@@ -168,6 +168,19 @@ def test_dark_text_on_a_bright_image_is_found():
     assert not find_text(plain)
 
 
+@pytest.mark.parametrize("extreme", [32_000, 65_535])
+@pytest.mark.parametrize("bar", [1, 40])
+def test_extreme_values_hide_no_text(extreme, bar):
+    """A hot pixel, or a marker of the largest value, beside text of little contrast."""
+    pixels = (noise((256, 256)).astype("<u2") // 4 + 600).astype("<u2")
+    written = with_text(np.zeros((256, 256), np.uint8), "DOE JOHN 1949", at=(60, 120)) > 100
+    pixels[written] = 1100
+    pixels[:bar, :bar] = extreme
+    _, cleaned = clean(encoded(image(pixels)), lenient())
+    assert not (cleaned.pixel_array[written] == 1100).any()
+    assert (cleaned.pixel_array[:bar, :bar] == extreme).all()
+
+
 def test_a_side_marker_is_not_text():
     assert not find_text(with_text(noise((256, 256)), "R", (20, 20), 28))
 

@@ -8,6 +8,7 @@ finds anything keeps every bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -121,7 +122,8 @@ def _text_boxes(pixels: Pixels) -> list[Box]:
     boxes: dict[Box, None] = {}
     for frame in pixels.values:
         for plane in _planes(frame):
-            boxes.update(dict.fromkeys(find_text(plane)))
+            for window in _windows(plane):
+                boxes.update(dict.fromkeys(find_text(window)))
     return list(boxes)
 
 
@@ -131,6 +133,19 @@ def _planes(frame: NDArray[Any]) -> list[NDArray[Any]]:
     if all(np.array_equal(plane, planes[0]) for plane in planes[1:]):
         return planes[:1]
     return planes
+
+
+def _windows(plane: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The plane, and where a few extreme values leave text no contrast, its middle by itself.
+
+    A hot pixel, a marker or padding may lie as far from the rest as 16 bits allow.
+    """
+    yield plane
+    low, high = (float(q) for q in np.percentile(plane, (5, 95)))
+    margin = 3 * max(high - low, 1.0)
+    low, high = low - margin, high + margin
+    if float(plane.max()) - float(plane.min()) > max(3 * (high - low), 1024.0):
+        yield np.clip(plane.astype(np.float32), low, high)
 
 
 def _model_boxes(pixels: Pixels, profile: Profile) -> list[Box]:
