@@ -9,7 +9,7 @@ import sys
 
 def child_environment() -> dict[str, str]:
     """Return the environment for a child: this one's less our own, which may be the vault's key."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FEDWARD_")}
+    inherited = {k: v for k, v in dict(os.environ).items() if not k.startswith("FEDWARD_")}
     return inherited | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
