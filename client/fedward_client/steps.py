@@ -50,7 +50,7 @@ def mask(site: Site, running: Running, order: MaskOrder, data: bytes) -> StepRep
         site.randomness("addend", running.digest, order.e),
         site.runtime,
     )
-    masked, message = sharing.mask(checked, vector)
+    masked, message = sharing.mask(checked, vector, site.runtime.threads)
     wish = evidence.ask(site, running, folded.position, subject)  # A3.5
     reply = StepReply(message.encode(), b"", wish)
     return _advance(site, order, data, masked, reply, running.holding(order.e, folded))

@@ -24,7 +24,7 @@ class RuntimeOptions:
 
     Attributes:
         micro_batch: Views in one pass through the model; None fits it to the size of an input.
-        threads: CPU threads of torch.
+        threads: CPU threads of torch, and of the masking.
         device: A torch device such as ``cpu`` or ``cuda``.
         engine: How every patient's gradient is computed.
 

@@ -92,10 +92,13 @@ class Sharing:
             shares=tuple(map(self._receive, request.keys, request.ciphertexts)),
         )
 
-    def mask(self, checked: Checked, addend: npt.NDArray[np.uint32]) -> tuple[Masked, MaskedAddend]:
+    def mask(
+        self, checked: Checked, addend: npt.NDArray[np.uint32], threads: int = 1
+    ) -> tuple[Masked, MaskedAddend]:
         """Mask ``addend``, uint32 of shape (d,) with its noise in it, and sign its hash (A3.2).
 
-        The seeds do not enter the next state: nothing needs them any more.
+        The seeds do not enter the next state: nothing needs them any more. ``threads`` share the
+        masking of a long vector and change nothing else.
 
         Raises:
             MisuseError: ``checked`` is not this state's, or the addend's type or shape is wrong.
@@ -105,7 +108,7 @@ class Sharing:
         if addend.dtype != U32 or addend.ndim != 1 or not addend.size:
             raise MisuseError("an addend must be uint32 of shape (d,)")
         y = addend.copy()
-        apply_masks(y, checked.masks)
+        apply_masks(y, checked.masks, threads)
         sent = y.tobytes()
         index, identity = self.seat.index, self.seat.keys.identity
         signed = sign_addend(identity, checked.ctx, index, addend_hash(sent))
