@@ -60,6 +60,17 @@ def ask(site: Site, running: Running, number: int, subject: Subject | None) -> i
     return number
 
 
+def open_wish(site: Site, running: Running) -> int:
+    """The number of the study's last sum if its evidence was asked for and has not come, or 0.
+
+    A server that restarts after the last sum learns of the wish from here; before that, the next
+    masked addend carries it.
+    """
+    number = running.progress.position
+    audit = site.audits.find(running.digest, number) if running.finished else None
+    return number if audit is not None and audit.verdict is Verdict.ASKED else 0
+
+
 def _wanted(site: Site, running: Running, number: int) -> bool:
     if running.group.colluding < 1:  # an auditor sees what the server sees
         return False

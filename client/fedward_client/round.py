@@ -15,7 +15,7 @@ from datetime import datetime
 
 from fedward_client import evidence, steps
 from fedward_client.admission import begin_study, greet, receive_proposal
-from fedward_client.running import Running, open_running
+from fedward_client.running import Running, end_study, open_running
 from fedward_client.site import Site
 from fedward_client.witness import Watch, testify
 from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
@@ -69,8 +69,8 @@ class SiteService:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._running: dict[bytes, Running] = {}
-        for plan in site.studies.ended():  # A1: if a kill came between the end and this
-            site.destroy_encryption_key(plan)
+        for record in site.studies.ended():  # A1: if a kill came between the end and this
+            end_study(site, record)
 
     def handle(self, data: bytes) -> bytes:
         """Answer one encoded order with one encoded reply; never raises for what a peer sent."""
@@ -117,7 +117,9 @@ class SiteService:
         return self._watch.needed(running) or self._standing(running)
 
     def _standing(self, running: Running) -> Standing:
-        return Standing(running.digest, running.progress.position)
+        """Where the study stands here, and again the wish for evidence of its last sum (A3.5)."""
+        wish = evidence.open_wish(self._site, running)
+        return Standing(running.digest, running.progress.position, wish)
 
     def _step(self, order: StepOrder, data: bytes) -> bytes:
         arrived = self._clock()

@@ -165,6 +165,14 @@ class RoundStore:
             db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
             db.execute("DELETE FROM round_replies WHERE study = ? AND e = ?", (study, e))
 
+    def end(self, study: bytes) -> None:
+        """Destroy the state that a study which is over has left (A6); its replies stay readable."""
+        stored = "SELECT 1 FROM round_attempts WHERE study = ? AND sealed IS NOT NULL"
+        if self._connection.execute(stored, (study,)).fetchone() is None:
+            return
+        with self._one_key(study), transaction(self._connection) as db:
+            db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
+
     def _raise_counter(
         self, db: sqlite3.Connection, study: bytes, e: int, state: SecretBytes
     ) -> None:

@@ -56,9 +56,9 @@ class Running:
         self.released, self.released_e = record.released, record.released_e
         self._held = None if record.held is None else decode_progress(record.held)
         self._folded = None if record.folded is None else decode_progress(record.folded)
-        if record.state in ENDED:  # A1; again and again, as a kill may have come between
+        if record.state in ENDED:  # A1, A6; again and again, as a kill may have come between
             self.__dict__.pop("keys", None)
-            self._site.destroy_encryption_key(record.plan_digest)
+            end_study(self._site, record)
 
     @cached_property
     def keys(self) -> SiteKeys:
@@ -231,6 +231,13 @@ def open_running(site: Site, digest: bytes) -> Running:
     plan = plan_from_canonical(record.plan)
     approvals = decode_approvals(record.approvals or b"")
     return Running(site, record, Study(plan), group_of(plan, approvals, digest))
+
+
+def end_study(site: Site, record: StudyRecord) -> None:
+    """Destroy the keys of a study that is over, and the state of its last attempt (A1, A6)."""
+    site.destroy_encryption_key(record.plan_digest)
+    if record.digest is not None:
+        site.rounds.end(record.digest)
 
 
 def decode_approvals(data: bytes) -> tuple[Approval, ...]:

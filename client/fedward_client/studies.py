@@ -165,12 +165,9 @@ class Studies:
         with transaction(self._connection) as db:
             db.execute("UPDATE studies SET held = ? WHERE digest = ?", (progress, digest))
 
-    def ended(self) -> tuple[bytes, ...]:
-        """The plan digests of the studies that are over at this site."""
-        rows = self._connection.execute(
-            "SELECT plan_digest FROM studies WHERE state IN (?, ?)", ENDED
-        )
-        return tuple(bytes(row[0]) for row in rows)
+    def ended(self) -> tuple[StudyRecord, ...]:
+        """The studies that are over at this site, oldest first."""
+        return tuple(record for record in self.all() if record.state in ENDED)
 
     def by_plan(self, plan_digest: bytes) -> StudyRecord | None:
         """The study of this plan, if the site has heard of it."""

@@ -92,6 +92,8 @@ class RoundRunner:
         for name, reply in self._exchange(dict.fromkeys(new, self.begin)):
             if isinstance(reply, Standing):
                 self.standing[name] = reply.position
+                if reply.wish:
+                    self.wishes[name] = reply.wish
         return [name for name in present if name in self.standing]
 
     def attempt(self, e: int, progress: Progress) -> Summed:

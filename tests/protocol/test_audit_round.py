@@ -69,6 +69,22 @@ def test_the_last_sum_is_proven_too(begun):
     assert not list((begun.server / "addends").glob("*"))
 
 
+def test_a_server_that_restarts_after_the_last_sum_learns_of_the_wish_again(begun):
+    audit(begun, SUMS)
+
+    def fate(_: str, order: Message) -> str:
+        if isinstance(order, EvidenceOrder):
+            raise Paused
+        return "ok"
+
+    with begun.sites(seed=1, fate=fate) as sites, pytest.raises(Paused):
+        coordinate(sites).run()
+    assert audit(begun, SUMS, "--json").json["verdict"] == "asked"
+    with begun.sites(seed=1) as sites:
+        coordinate(sites).run()
+    assert audit(begun, SUMS, "--json").json["verdict"] == "true"
+
+
 def test_evidence_that_never_comes_is_told_as_such(begun, caplog):
     audit(begun, 2)
     audit(begun, 3)
@@ -109,6 +125,7 @@ def test_a_false_sum_is_told_with_status_1_and_what_was_wrong(begun):
     with begun.sites(seed=1) as sites:
         reply = sites.ask("site-1", ShareOrder(study, 9).encode())
         assert b"this site has stopped the study" in reply
+        assert not list((begun.root / "site-1" / "volatile").glob("*.key"))  # A6
 
 
 def test_a_registered_sum_that_was_passed_over_is_unserved_when_a_later_one_is_asked_for(tmp_path):
