@@ -6,6 +6,7 @@ plan that this site approved, with valid approvals of every roster member.
 
 from __future__ import annotations
 
+from fedward_client.enrolment import check_coordinator
 from fedward_client.site import Site
 from fedward_client.studies import StudyState
 from fedward_common import __version__, keys
@@ -40,8 +41,14 @@ def greet(site: Site, order: Hello) -> HelloReply:
 
 
 def receive_proposal(site: Site, order: Propose) -> ProposeReply:
-    """Keep a validly signed plan for the operator; answer with the approval once there is one."""
+    """Keep a validly signed plan for the operator; answer with the approval once there is one.
+
+    Raises:
+        PeerError: it is no plan, or not signed by the coordinator that it names.
+        PolicyRefusalError: that is not this site's coordinator, or the operator said no.
+    """
     plan = SignedPlan(order.plan, order.signature).open()
+    _check_pinned(site, plan)
     record = site.studies.by_plan(plan.digest)
     if record is None:
         waiting = [s for s in site.studies.all() if s.state is StudyState.PROPOSED]
@@ -60,13 +67,14 @@ def begin_study(site: Site, order: Begin) -> bytes:
     """Start an approved study under everyone's approvals; returns the digest it runs under.
 
     Raises:
-        PolicyRefusalError: this site has not approved the plan.
+        PolicyRefusalError: this site has not approved the plan, or is enrolled elsewhere now.
         PeerError: an approval is missing, invalid, or not by the roster's key for this plan.
     """
     record = site.studies.by_plan(order.plan_digest)
     if record is None or record.approval is None:
         raise PolicyRefusalError("this site has not approved the plan")
     plan = plan_from_canonical(record.plan)
+    _check_pinned(site, plan)
     approvals = _checked_approvals(plan, order)
     if record.approval not in order.approvals:
         raise PeerError("the study is begun without this site's own approval as it was given")
@@ -80,6 +88,13 @@ def begin_study(site: Site, order: Begin) -> bytes:
     first = folding.begin(Study(plan))
     site.studies.begin(plan.digest, digest, stored, first.encode())
     return digest
+
+
+def _check_pinned(site: Site, plan: Plan) -> None:
+    """An enrolled site hears one coordinator (A1)."""
+    problem = check_coordinator(site.folder.identity, plan.roster.coordinator)
+    if problem is not None:
+        raise PolicyRefusalError(f"{problem}; ask which of the two is meant")
 
 
 def _checked_approvals(plan: Plan, order: Begin) -> tuple[Approval, ...]:

@@ -6,7 +6,6 @@ type is fixed, and nothing that a server puts into a bundle or a run configurati
 
 from __future__ import annotations
 
-import fcntl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,13 @@ from flwr.clientapp import ClientApp
 
 from fedward_client.processes import forbid_core_dumps
 from fedward_client.round import SiteService
+from fedward_client.serving import claim
 from fedward_client.site import open_site
-from fedward_common.errors import OperatorError, PeerError, StorageError
+from fedward_common.errors import PeerError
 
 RECORD, FIELD = "fedward", "message"
 ACTION = "fedward"
+MESSAGE_TYPE = f"query.{ACTION}"
 SITE_FOLDER = "site-folder"
 
 Resolve = Callable[[Context], SiteService]
@@ -34,14 +35,29 @@ def make_app(resolve: Resolve) -> ClientApp:
 
     @app.query(ACTION)
     def handle(message: Message, context: Context) -> Message:
-        record = message.content.config_records.get(RECORD)
-        data = None if record is None else record.get(FIELD)
-        if not isinstance(data, bytes):
-            raise PeerError("a message without the fedward record")
-        reply = resolve(context).handle(data)
-        return Message(RecordDict({RECORD: ConfigRecord({FIELD: reply})}), reply_to=message)
+        reply = resolve(context).handle(order_content(message))
+        return Message(answer_content(reply), reply_to=message)
 
     return app
+
+
+def order_content(message: Message) -> bytes:
+    """The order's bytes in a message of Flower's.
+
+    Raises:
+        PeerError: it holds none.
+    """
+    content = message.content if message.has_content() else RecordDict()
+    record = content.config_records.get(RECORD)
+    data = None if record is None else record.get(FIELD)
+    if not isinstance(data, bytes):
+        raise PeerError("a message without the fedward record")
+    return data
+
+
+def answer_content(reply: bytes) -> RecordDict:
+    """A reply's bytes as the content of a message of Flower's."""
+    return RecordDict({RECORD: ConfigRecord({FIELD: reply})})
 
 
 class Services:
@@ -54,6 +70,8 @@ class Services:
     def of(self, folder: Path) -> SiteService:
         """The service of this folder, opened at its first message.
 
+        The folder stays locked and open for the life of the process.
+
         Raises:
             OperatorError: not a site, or another process serves it.
             StorageError, IntegrityError: as of :func:`~fedward_client.site.open_site`.
@@ -63,28 +81,11 @@ class Services:
             if path not in self._open:
                 site = open_site(path)
                 try:
-                    self._open[path] = _claim(path), SiteService(site)
+                    self._open[path] = claim(path), SiteService(site)
                 except BaseException:
                     site.close()
                     raise
             return self._open[path][1]
-
-
-def _claim(path: Path) -> TextIO:
-    """Lock the folder for serving, for as long as the returned file is open.
-
-    Commands that read it or add to it do not ask for this lock.
-    """
-    try:
-        lock = (path / "serving.lock").open("a", encoding="ascii")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot lock the site; check rights and space") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise OperatorError(f"{path}: another process serves this site; stop it first") from error
-    return lock
 
 
 _services = Services()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedward_client.enrolment import check_coordinator
+from fedward_client.package import too_old_for
 from fedward_client.policy import PlanFacts, QueryFacts
 from fedward_client.site import Site
-from fedward_client.studies import StudyRecord, StudyState
+from fedward_client.studies import ENDED, StudyRecord, StudyState
 from fedward_client.study_cohort import open_cohort, prepare_cohort
-from fedward_common import __version__, keys
+from fedward_common import keys
 from fedward_common.errors import OperatorError, PolicyRefusalError
 from fedward_common.guarantee import accounts_of, statement_of
 from fedward_common.identity import approve
@@ -56,27 +58,38 @@ def approve_plan(site: Site, plan_digest: bytes) -> Review:
     """Sign the site's consent with a fresh encryption key for this plan (A1).
 
     A plan that is approved already keeps its approval: others may hold it, and its key with it.
+    What is noted anew is the package, if it is another than at the approval before.
 
     Raises:
-        OperatorError: no such plan, or its study has begun.
+        OperatorError: no such plan, or its study has begun with this very package.
         PolicyRefusalError: the policy or the budget forbids it; every reason is named.
     """
     record = _known(site, plan_digest)
-    if record.state in (StudyState.RUNNING, StudyState.FINISHED, StudyState.STOPPED):
+    begun = record.state is StudyState.RUNNING
+    anew = begun and not site.packages.is_approved(plan_digest)
+    if record.state in ENDED or (begun and not anew):
         raise OperatorError(f"plan {plan_digest.hex()[:16]}: its study has begun; see `plan show`")
     outcome = review(site, plan_digest)
-    if outcome.refusals:
-        raise PolicyRefusalError(f"{outcome.plan.study.name}: " + "; ".join(outcome.refusals))
-    if record.state is StudyState.APPROVED:
-        return outcome
-    study = Study(outcome.plan)
+    # Of a study under way the debits are in the ledger: only the package is to be decided on.
+    refusals = _package_problems(outcome.plan) if begun else outcome.refusals
+    if refusals:
+        raise PolicyRefusalError(f"{outcome.plan.study.name}: " + "; ".join(refusals))
+    if record.approval is None:
+        _consent(site, outcome.plan)
+    if record.approval is None or not site.packages.is_approved(plan_digest):
+        site.packages.approve(plan_digest)
+        site.audit.decided("approve", plan_digest, outcome.plan.canonical, site.ledger.head())
+    return outcome
+
+
+def _consent(site: Site, plan: Plan) -> None:
+    """Sign the approval and make the key that it names."""
+    study = Study(plan)
     for split in {task.split for task in study.tasks}:
         prepare_cohort(site.folder, study, split)  # B2: a round only reads
-    encryption = site.new_encryption_key(plan_digest)
-    consent = approve(site.identity.identity, plan_digest, keys.encryption_public(encryption))
-    site.studies.approve(plan_digest, consent.encode())
-    site.audit.decided("approve", plan_digest, outcome.plan.canonical, site.ledger.head())
-    return outcome
+    encryption = site.new_encryption_key(plan.digest)
+    consent = approve(site.identity.identity, plan.digest, keys.encryption_public(encryption))
+    site.studies.approve(plan.digest, consent.encode())
 
 
 def reject_plan(site: Site, plan_digest: bytes) -> None:
@@ -100,9 +113,7 @@ def _plan_problems(study: Study, patients: int) -> list[str]:
     problems = []
     if plan.model.initial_sha256 is None:  # A2
         problems.append("model.initial_sha256 is missing: the plan does not pin its first model")
-    needed = plan.protocol.minimum_package
-    if _version(__version__) < _version(needed):
-        problems.append(f"the plan needs fedward {needed}; this is {__version__}: upgrade")
+    problems += _package_problems(plan)
     slack = gradient_slack(study.tasks, patients)
     if plan.privacy.slack < slack:  # B3
         problems.append(
@@ -112,16 +123,19 @@ def _plan_problems(study: Study, patients: int) -> list[str]:
     return problems
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3])
+def _package_problems(plan: Plan) -> list[str]:
+    problem = too_old_for(plan.protocol.minimum_package)
+    return [problem] if problem else []
 
 
 def _seat_problems(site: Site, plan: Plan) -> list[str]:
     own = site.identity.public()
+    foreign = check_coordinator(site.folder.identity, plan.roster.coordinator)
+    problems = [foreign] if foreign else []
     seat = (own.name, own.identity.hex(), own.transport.hex())
     if seat in {(m.name, m.identity, m.transport) for m in plan.roster.sites}:
-        return []
-    return ["this site's name and keys are not on the plan's roster"]
+        return problems
+    return [*problems, "this site's name and keys are not on the plan's roster"]
 
 
 def _policy_problems(

@@ -17,7 +17,7 @@ from fedward_client.chain import HashChain, Head, Record
 from fedward_client.database import transaction
 from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_client.spending import Account, Run, Spent
-from fedward_common.codec import digest
+from fedward_common.codec import Value, digest
 from fedward_common.errors import IntegrityError, PolicyRefusalError
 from fedward_common.privacy.accounting import COARSE_INTERVAL
 from fedward_common.privacy.parameters import MechanismParameters
@@ -37,6 +37,7 @@ class Debit:
         sampling_rate: q.
         grid_divergence: what the integer grid adds, for (i) (see ``privacy.grid``).
         worst_grid_divergence: the same for (ii).
+        steps: runs of the mechanism in the attempt: the local steps of a round, or 1.
     """
 
     study: bytes
@@ -48,6 +49,7 @@ class Debit:
     sampling_rate: float
     grid_divergence: float
     worst_grid_divergence: float
+    steps: int = 1
 
     @classmethod
     def of(cls, parameters: MechanismParameters, *, study: bytes, e: int, account: str) -> Debit:
@@ -62,6 +64,7 @@ class Debit:
             sampling_rate=float(parameters.sampling_rate),
             grid_divergence=parameters.grid_divergence_of(parameters.honest),
             worst_grid_divergence=parameters.grid_divergence_of(1),
+            steps=parameters.steps,
         )
 
     @property
@@ -73,14 +76,20 @@ class Debit:
     def runs(self) -> tuple[Run, Run]:
         """The attempt against the server (i) and in the worst case (ii)."""
         return (
-            Run(self.noise_multiplier, self.sampling_rate, self.grid_divergence),
-            Run(self.worst_noise_multiplier, self.sampling_rate, self.worst_grid_divergence),
+            Run(self.noise_multiplier, self.sampling_rate, self.grid_divergence, self.steps),
+            Run(
+                self.worst_noise_multiplier,
+                self.sampling_rate,
+                self.worst_grid_divergence,
+                self.steps,
+            ),
         )
 
     @property
     def record(self) -> Record:
-        """What the chain keeps."""
-        return ("debit-1", *astuple(self))
+        """What the chain keeps; of several steps it is a form of its own."""
+        fields = astuple(self)
+        return ("debit-1", *fields[:-1]) if self.steps == 1 else ("debit-steps-1", *fields)
 
 
 @dataclass(frozen=True)
@@ -263,8 +272,14 @@ def _grown(account: Account, segments: Iterable[tuple[Debit, int]]) -> Account:
 
 def _decode(record: Record) -> Debit:
     match record:
+        case ("debit-1", *fields):
+            steps: Value = 1
+        case ("debit-steps-1", *fields, steps):
+            pass
+        case _:
+            fields, steps = [], 0
+    match (*fields, steps):
         case (
-            "debit-1",
             bytes(study),
             int(e),
             str(account),
@@ -274,8 +289,8 @@ def _decode(record: Record) -> Debit:
             float(rate),
             float(divergence),
             float(worst_divergence),
-        ) if account in ACCOUNTS:
-            return Debit(
-                study, e, account, query, noise, worst_noise, rate, divergence, worst_divergence
-            )
+            int(steps),
+        ) if account in ACCOUNTS and steps >= 1:
+            mechanism = (noise, worst_noise, rate, divergence, worst_divergence)
+            return Debit(study, e, account, query, *mechanism, steps)
     raise IntegrityError("site database, ledger chain: a debit is not of a known form")

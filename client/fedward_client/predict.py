@@ -18,21 +18,31 @@ from fedward_client.preprocess.pipeline import preprocess_file
 from fedward_common.errors import MisuseError, OperatorError
 from fedward_common.models.features import feature_map
 from fedward_common.models.parameters import from_tensors
-from fedward_common.models.prediction import Standardisation, scores
+from fedward_common.models.prediction import (
+    Standardisation,
+    identity_standardisation,
+    scores,
+)
 from fedward_common.plan.document import plan_from_canonical
+from fedward_common.queries import covariance
 from fedward_common.study import Study
 
 PLAN = "plan"
 MEAN, SCALE = "standardisation.mean", "standardisation.scale"
+PROJECTION = "projection"
 
 
 @dataclass(frozen=True)
 class SharedModel:
-    """A released model: its study, parameters float64 (d,) and standardisation."""
+    """A released model: its study, parameters float64 (d,), and what inputs go through before.
+
+    ``projection`` maps standardised inputs to components, float64 (F, k), if the model sees those.
+    """
 
     study: Study
     parameters: NDArray[np.float64]
     standardisation: Standardisation
+    projection: NDArray[np.float64] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -42,8 +52,11 @@ class SharedModel:
     def score(self, instance: bytes) -> NDArray[np.float32]:
         """Class scores (classes,) of a cleaned DICOM file: the mean over its frames."""
         images = preprocess_file(instance, self.study.plan.preprocess)
-        inputs = feature_map(self.study.spec)(images)
-        found = scores(self.study.spec, self.parameters, inputs, self.standardisation)
+        inputs, remaining = feature_map(self.study.input_spec)(images), self.standardisation
+        if self.projection is not None:
+            inputs = covariance.project(inputs, remaining.mean, remaining.scale, self.projection)
+            remaining = identity_standardisation()
+        found = scores(self.study.spec, self.parameters, inputs, remaining)
         mean: NDArray[np.float32] = found.mean(axis=0)
         return mean
 
@@ -72,6 +85,7 @@ def load_model(path: Path) -> SharedModel:
     try:
         study = Study(plan_from_canonical(plan.encode()))
         standardisation = Standardisation(tensors.pop(MEAN), tensors.pop(SCALE))
+        projection = tensors.pop(PROJECTION) if study.spec != study.input_spec else None
         parameters = from_tensors(study.spec, tensors)
     except KeyError as error:
         raise OperatorError(f"{path}: {error} is missing; ask for the model again") from error
@@ -79,7 +93,7 @@ def load_model(path: Path) -> SharedModel:
         raise OperatorError(f"{path}: {error}; ask for the model again") from error
     if study.plan.cohort.source == "table":
         raise OperatorError(f"{path}: a model of a table; give a model of images")
-    return SharedModel(study, parameters, standardisation)
+    return SharedModel(study, parameters, standardisation, projection)
 
 
 def predict_file(model: SharedModel, deidentifier: Deidentifier, file: Path) -> Prediction:

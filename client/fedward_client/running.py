@@ -23,7 +23,6 @@ from fedward_common.progress import Progress, decode_progress
 from fedward_common.queries.task import Split, Task
 from fedward_common.secagg.context import RoundContext
 from fedward_common.secagg.parameters import Group, SiteKeys
-from fedward_common.secagg.ring import RingParameters
 from fedward_common.secagg.transcript import Transcript
 from fedward_common.study import Study
 
@@ -168,9 +167,12 @@ class Running:
 
         Raises:
             PeerError: it has.
+            PolicyRefusalError: the package was exchanged, and its operator has not approved again.
         """
         if self._record.state is StudyState.STOPPED:
             raise PeerError("this site has stopped the study: a published sum was false")
+        if not self._site.simulation:
+            self._site.packages.check(self._record.plan_digest)
 
     def stop(self, beside: Beside) -> None:
         """End the study at this site: a published sum was not that of its addends (A3.5)."""
@@ -217,8 +219,7 @@ class Running:
         task, _ = self.study.at(position)
         if len(data) != 4 * task.dimension:
             raise PeerError(f"sum {position} is {len(data)} bytes, not {4 * task.dimension}")
-        ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
-        return ring.decode(np.frombuffer(data, dtype="<u4"))
+        return task.ring.decode(np.frombuffer(data, dtype="<u4"))
 
 
 def open_running(site: Site, digest: bytes) -> Running:

@@ -17,6 +17,7 @@ from fedward_client.audits import Audits
 from fedward_client.heads import HeadBook
 from fedward_client.ledger import Ledger
 from fedward_client.members import Members
+from fedward_client.package import ApprovedPackages
 from fedward_client.policy import Policy
 from fedward_client.policy_file import default_policy_text, load_policy
 from fedward_client.round_state import RoundStore
@@ -33,6 +34,7 @@ Randomness = Callable[..., RandomBytes]
 """The source of random bytes for a purpose, such as ``("share", study, e)``."""
 
 IDENTITY, TRANSPORT, POLICY = "identity.key", "transport.key", "policy.toml"
+PUBLIC = "SITE.pub"
 
 VOLATILE = "volatile"
 """Folder of the keys of rounds in flight: never to be backed up (A6)."""
@@ -55,6 +57,7 @@ class Site:
     studies: Studies
     rounds: RoundStore
     members: Members
+    packages: ApprovedPackages
     heads: HeadBook
     audits: Audits
     randomness: Randomness
@@ -114,7 +117,7 @@ def create_site(
             f"identity/{IDENTITY}": _hex(identity.identity),
             f"identity/{TRANSPORT}": _hex(identity.transport),
             POLICY: text.encode(),
-            "SITE.pub": identity.public().to_text().encode(),
+            PUBLIC: identity.public().to_text().encode(),
             f"{VOLATILE}/CACHEDIR.TAG": _NO_BACKUP,
         },
     )
@@ -149,6 +152,7 @@ def open_site(
             studies=Studies(database),
             rounds=RoundStore(database, path / VOLATILE),
             members=Members(database),
+            packages=ApprovedPackages(database),
             heads=HeadBook(database),
             audits=Audits(database),
             randomness=randomness,

@@ -22,11 +22,16 @@ from fedward_common.privacy.renyi import Array, RenyiFilter, epsilon_of_cost, re
 
 
 class Run(NamedTuple):
-    """One query as one adversary sees it: its noise, its rate, and what the grid adds."""
+    """One attempt of a query as one adversary sees it: its noise, its rate, what the grid adds.
+
+    ``steps``: how often the mechanism runs in it, 1 but for local training; ``grid_divergence`` is
+    that of all of them.
+    """
 
     noise_multiplier: float
     sampling_rate: float
     grid_divergence: float
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,11 @@ class Tally:
     divergence: float = 0.0
 
     def plus(self, run: Run, times: int) -> Tally:
-        """Return this tally with ``times`` more runs."""
-        pair = (run.noise_multiplier, run.sampling_rate)
+        """Return this tally with ``times`` more attempts."""
+        pair, runs = (run.noise_multiplier, run.sampling_rate), times * run.steps
         return Tally(
-            runs={**self.runs, pair: self.runs.get(pair, 0) + times},
-            cost=self.cost + times * renyi_cost(*pair),
+            runs={**self.runs, pair: self.runs.get(pair, 0) + runs},
+            cost=self.cost + runs * renyi_cost(*pair),
             divergence=self.divergence + times * run.grid_divergence,
         )
 

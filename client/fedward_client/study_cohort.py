@@ -36,8 +36,8 @@ def prepare_cohort(folder: SiteFolder, study: Study, split: Split) -> int:
 
 
 def _images(folder: SiteFolder, study: Study, split: Split) -> ImageCohort:
-    features = study.spec.features
-    mapped = None if features is None else FeatureMap(features, feature_map(study.spec))
+    features = study.input_spec.features
+    mapped = None if features is None else FeatureMap(features, feature_map(study.input_spec))
     return image_cohort(
         folder.catalogue,
         folder.vault,

@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 
 from fedward_common.errors import MisuseError
 from fedward_common.guarantee import statement_of
-from fedward_common.plan.sections import CountQuery, GradientQuery, HistogramQuery, MomentsQuery
+from fedward_common.plan.sections import (
+    CountQuery,
+    CovarianceQuery,
+    FedAvgQuery,
+    GradientQuery,
+    HistogramQuery,
+    MomentsQuery,
+)
 from fedward_common.queries.task import Task
 from fedward_common.study import Study
 from fedward_common.text import printable, size, under
@@ -84,6 +91,20 @@ def _task(task: Task) -> str:
             what = (
                 f"gradient: {task.rounds} training steps; each asks a training patient with "
                 f"probability {task.sampling_rate:g} and clips the answer to norm {task.clip:g}"
+            )
+        case FedAvgQuery():
+            what = (
+                f"fedavg: {task.rounds} rounds of {task.local_steps} training steps within each "
+                f"hospital; each step asks a training patient with probability "
+                f"{task.sampling_rate:g}, clips the answer to norm {task.clip:g} and adds noise "
+                "of this hospital alone; the change of the model leaves, clipped to norm "
+                f"{query.update_clip:g}"
+            )
+        case CovarianceQuery():
+            what = (
+                "covariance: how the inputs of training patients vary together, each clipped to "
+                f"norm {query.clip:g}, once; the model then sees {query.components} principal "
+                "components of them"
             )
         case HistogramQuery():
             what = f"histogram: the model's scores of held-out patients in {query.bins} bins, once"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,13 +17,13 @@ from fedward_common.models.spec import ModelSpec
 from fedward_common.optimizer import Hyperparameters
 from fedward_common.plan.document import Plan
 from fedward_common.plan.rules import structural_problems
-from fedward_common.plan.sections import GradientQuery
+from fedward_common.plan.sections import TRAINING, CovarianceQuery, FedAvgQuery
 from fedward_common.privacy.parameters import MechanismParameters
 from fedward_common.queries.task import Task, tasks_of
 
 
-def model_spec(plan: Plan) -> ModelSpec:
-    """The model's shape as the plan fixes it."""
+def input_spec(plan: Plan) -> ModelSpec:
+    """What a patient's inputs are, before any reduction to components."""
     if plan.cohort.source == "table":
         shape: tuple[int, ...] = (len(plan.cohort.columns),)
     else:
@@ -34,6 +36,15 @@ def model_spec(plan: Plan) -> ModelSpec:
         width=plan.model.width,
         multiclass=plan.model.multiclass,
     )
+
+
+def model_spec(plan: Plan) -> ModelSpec:
+    """The model that is trained: on the inputs, or on principal components of them."""
+    spec = input_spec(plan)
+    for query in plan.queries:
+        if isinstance(query, CovarianceQuery):
+            return replace(spec, input_shape=(query.components,), features="columns")
+    return spec
 
 
 def input_channels(spec: ModelSpec) -> int:
@@ -56,10 +67,11 @@ class Study:
         if problems:
             raise PlanError(source, problems)
         try:
-            self.spec = model_spec(plan)
+            self.input_spec, self.spec = input_spec(plan), model_spec(plan)
         except OperatorError as error:
             raise PlanError(source, [str(error)]) from error
-        problems = [*self._initial_model_problems(), *self._mechanism_problems()]
+        problems = [*self._component_problems(), *self._initial_model_problems()]
+        problems += self._mechanism_problems()
         if problems:
             raise PlanError(source, problems)
 
@@ -78,7 +90,7 @@ class Study:
     @cached_property
     def channels(self) -> int:
         """What standardisation is per: channels of an image, or columns of a feature vector."""
-        return input_channels(self.spec)
+        return input_channels(self.input_spec)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -105,7 +117,21 @@ class Study:
             sites=len(self.plan.roster.sites),
             t_min=self.plan.secagg.t_min,
             colluding=self.plan.secagg.colluding,
+            local_steps=task.local_steps,
         )
+
+    def sum_bound(self, task: Task, contributors: int) -> float:
+        """Largest L2 norm, in grid units, that an honest sum has in all but 1e-20 of cases (A3.5).
+
+        ``contributors``: |U2|. What is not noise is bounded by the ring, or by the change of the
+        model that a site may send.
+        """
+        if isinstance(task.query, FedAvgQuery):
+            each = task.scale * task.query.update_clip + math.sqrt(task.dimension)
+            return contributors * each
+        mechanism = self.mechanism(task)
+        most = int(mechanism.ring_bound / (mechanism.scale * mechanism.clip))
+        return mechanism.sum_bound(contributors, most)
 
     def at(self, position: int) -> tuple[Task, int]:
         """The task, and the round within it, that follows ``position`` published sums."""
@@ -140,7 +166,7 @@ class Study:
             ema=schedule.ema,
             final=schedule.final_learning_rate,
             weight_decay=schedule.weight_decay,
-            steps=sum(t.rounds for t in self.tasks if isinstance(t.query, GradientQuery)),
+            steps=sum(t.rounds for t in self.tasks if isinstance(t.query, TRAINING)),
         )
 
     def divisor(self, counts: NDArray[np.float64]) -> float:
@@ -151,6 +177,14 @@ class Study:
         if counts.size == 0:
             raise MisuseError("no divisor: neither schedule.nominal_patients nor a count query")
         return max(float(counts.sum()), 1.0)
+
+    def _component_problems(self) -> list[str]:
+        return [
+            f"queries.{task.index}.components: {task.query.components} of {self.channels} inputs; "
+            "ask for fewer"
+            for task in self.tasks
+            if isinstance(task.query, CovarianceQuery) and task.query.components > self.channels
+        ]
 
     def _initial_model_problems(self) -> list[str]:
         pinned = self.plan.model.initial_sha256

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedward_server.coordinator import Coordinator
+from fedward_common.errors import IntegrityError, OperatorError
+from fedward_server.bound import die_with_parent
+from fedward_server.coordinator import Coordinator, StudyFailedError
+from fedward_server.outcome import exclusive, is_stopping, note_failed, note_finished
+from fedward_server.receipts import Receipts, RecordedSites, StudyStoppedError
 from fedward_server.run_record import finish_run
-from fedward_server.server_folder import open_server
+from fedward_server.server_folder import ServerFolder, StoredStudy, open_server
 from fedward_server.sites import GridSites
+
+log = logging.getLogger(__name__)
 
 SERVER_FOLDER = "server-folder"
 STUDY = "study"
@@ -32,11 +39,43 @@ def make_app(run: Run) -> ServerApp:
 
 def _run_from_folder(grid: Grid, context: Context) -> None:
     """The production composition: folder and study are named by the run's configuration."""
-    folder = Path(str(context.run_config[SERVER_FOLDER]))
-    stored = open_server(folder).study(str(context.run_config[STUDY]))
-    sites = GridSites(grid, stored.signed.open().roster.sites)
-    checkpoint = Coordinator(stored.signed, sites, stored.folder).run()
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    folder = open_server(Path(str(context.run_config[SERVER_FOLDER])))
+    stored = folder.study(str(context.run_config[STUDY]))
+    with exclusive(stored.folder):
+        try:
+            run_study(grid, folder, stored)
+        except StudyStoppedError as stop:
+            log.info("study %s: %s", stored.folder.name, stop)
+        except (StudyFailedError, OperatorError, IntegrityError) as error:
+            note_failed(stored.folder, str(error))  # to begin it again would not mend it
+            raise
+
+
+def run_study(grid: Grid, folder: ServerFolder, stored: StoredStudy) -> None:
+    """Run a study to its end, with a receipt for every round, and release what its plan says.
+
+    Raises:
+        StudyStoppedError: the server is stopping; the study goes on in the next run.
+        StudyFailedError, OperatorError, IntegrityError: it cannot go on.
+    """
+    roster = stored.signed.open().roster.sites
+    receipts = Receipts(stored.folder, [site.name for site in roster])
+    receipts.reconcile()
+    grid_sites = GridSites(grid, roster, on_problem=receipts.problem)
+    sites = RecordedSites(grid_sites, receipts, stopping=lambda: is_stopping(folder.path))
+    coordinator = Coordinator(
+        stored.signed,
+        sites,
+        stored.folder,
+        on_round=receipts.round_finished,
+        on_abort=receipts.attempt_aborted,
+    )
+    checkpoint = coordinator.run()
     finish_run(stored, checkpoint)
+    note_finished(stored.folder)
 
 
 app = make_app(_run_from_folder)

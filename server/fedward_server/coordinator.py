@@ -27,7 +27,7 @@ from fedward_common.progress import Progress
 from fedward_common.queries.task import Task
 from fedward_common.secagg.closing import RoundAbortedError
 from fedward_common.secagg.parameters import Group
-from fedward_common.secagg.ring import RingParameters, unwrap
+from fedward_common.secagg.ring import unwrap
 from fedward_common.secagg.server import Summed
 from fedward_common.study import Study
 from fedward_server.approvals import (
@@ -77,6 +77,7 @@ class Coordinator:
         folder: Path,
         *,
         on_round: Callable[[RoundEvent], None] = lambda _: None,
+        on_abort: Callable[[int, str], None] = lambda _e, _reason: None,
     ) -> None:
         self._signed = signed
         self._plan: Plan = signed.open()
@@ -84,6 +85,7 @@ class Coordinator:
         self._sites = sites
         self._folder = folder
         self._on_round = on_round
+        self._on_abort = on_abort
         self.digest = b""
         """H over plan and approvals, known once all members have approved."""
 
@@ -123,8 +125,8 @@ class Coordinator:
         task, _ = self._study.at(position)
         summed = self._sum(runner, store, checkpoint, pending)
         self._check_sum(task, position, summed)
-        ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
-        progress = folding.advance(self._study, checkpoint.progress, ring.decode(summed.total))
+        decoded = task.ring.decode(summed.total)
+        progress = folding.advance(self._study, checkpoint.progress, decoded)
         seconds = time.monotonic() - started
         event = RoundEvent(
             position=position + 1,
@@ -173,6 +175,7 @@ class Coordinator:
                 return runner.attempt(e, checkpoint.progress)
             except RoundAbortedError as error:
                 log.warning("attempt %d for sum %d aborted: %s", e, position + 1, error)
+                self._on_abort(e, str(error))
                 runner.standing.clear()  # a site may have been restored: it is asked again
                 time.sleep(POLL_SECONDS)
 
@@ -202,9 +205,7 @@ class Coordinator:
         Raises:
             StudyFailedError: no honest sites can have produced it.
         """
-        mechanism = self._study.mechanism(task)
-        most = int(mechanism.ring_bound / (mechanism.scale * mechanism.clip))
-        bound = mechanism.sum_bound(len(summed.transcript.survivors), most)
+        bound = self._study.sum_bound(task, len(summed.transcript.survivors))
         norm = float(np.linalg.norm(unwrap(summed.total).astype(np.float64)))
         if norm > bound:
             raise self._failed(

@@ -18,7 +18,7 @@ from fedward_common.plan.rules import structural_problems
 from fedward_common.privacy.accounting import Mechanism, calibrate, extra_attempts, with_retries
 from fedward_common.privacy.parameters import choose_ring
 from fedward_common.queries.task import Task, gradient_slack, tasks_of
-from fedward_common.study import Study, input_channels, model_spec
+from fedward_common.study import Study, input_channels, input_spec, model_spec
 
 Document = dict[str, Any]
 
@@ -104,8 +104,8 @@ def _sketch(document: Document, source: str) -> Plan:
 
 
 def _tasks(sketch: Plan) -> tuple[Task, ...]:
-    spec = model_spec(sketch)
-    return tasks_of(sketch, parameters=parameter_count(spec), channels=input_channels(spec))
+    parameters = parameter_count(model_spec(sketch))
+    return tasks_of(sketch, parameters=parameters, channels=input_channels(input_spec(sketch)))
 
 
 def _calibrate(
@@ -126,6 +126,7 @@ def _calibrate(
                 noise_multiplier=queries[task.index].get("noise_multiplier", noise),
                 sampling_rate=task.sampling_rate,
                 rounds=task.rounds,
+                steps=max(1, task.local_steps),
             )
             for task in tasks
             if task.split == split
@@ -143,15 +144,17 @@ def _choose_rings(
     for task, query in zip(tasks, document["queries"], strict=True):
         if "scale" in query and "ring_bound" in query:
             continue
+        group = (len(sketch.roster.sites), sketch.secagg.t_min, sketch.secagg.colluding)
+        sites, t_min, colluding = (1, 1, 0) if task.local_steps else group  # alone at its steps
         scale, bound = choose_ring(
             dimension=task.dimension,
             clip=task.clip,
             noise_multiplier=query["noise_multiplier"],
             sampling_rate=task.sampling_rate,
             slack=document["privacy"]["slack"],
-            sites=len(sketch.roster.sites),
-            t_min=sketch.secagg.t_min,
-            colluding=sketch.secagg.colluding,
+            sites=sites,
+            t_min=t_min,
+            colluding=colluding,
             expected_patients_per_site=target.patients_per_site,
         )
         query["scale"], query["ring_bound"] = scale, bound

@@ -117,9 +117,11 @@ def noise_deviation(study: Study, index: int) -> float:
 
 
 def release_tensors(study: Study, progress: Progress) -> dict[str, NDArray[np.float64]]:
-    """The shared model: the averaged parameters and the standardisation before them."""
+    """The shared model: the averaged parameters, and what inputs go through before them."""
+    projection = {"projection": progress.projection} if progress.projection.size else {}
     return {
         **to_tensors(study.spec, progress.state.average),
+        **projection,
         "standardisation.mean": progress.mean,
         "standardisation.scale": progress.scale,
     }

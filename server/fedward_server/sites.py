@@ -8,16 +8,23 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedward_common import keys
+from fedward_common import __version__, keys
 from fedward_common.errors import PeerError
-from fedward_common.messages import REPLIES, Hello, HelloReply, Refusal, decode_message
+from fedward_common.messages import (
+    PROTOCOL_VERSION,
+    REPLIES,
+    Hello,
+    HelloReply,
+    Refusal,
+    decode_message,
+)
 from fedward_common.messages import Message as Order
 from fedward_common.plan.sections import RosterSite
 
@@ -77,6 +84,8 @@ class GridSites:
 
     grid: Grid
     roster: tuple[RosterSite, ...]
+    on_problem: Callable[[str, str], None] = lambda _name, _problem: None
+    """Told a member's name and why nothing of use came from it."""
     _traffic: dict[str, Traffic] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
 
@@ -103,6 +112,7 @@ class GridSites:
                 reply = decode_message(data, REPLIES)
             except PeerError as error:
                 log.warning("%s: reply refused: %s", names[node], error)
+                self.on_problem(names[node], f"its reply was refused: {error}")
                 continue
             if isinstance(reply, Refusal):
                 log.warning("%s refuses (%s): %s", names[node], reply.kind, reply.reason)
@@ -125,8 +135,18 @@ class GridSites:
             if site.name == reply.name:
                 key = bytes.fromhex(site.identity)
                 keys.verify(key, reply.signature, "hello", nonce, reply.name)
+                self._check_version(reply)
                 return site.name
         raise PeerError("its name is not on the roster")
+
+    def _check_version(self, reply: HelloReply) -> None:
+        if reply.protocol != PROTOCOL_VERSION:
+            problem = (
+                f"it speaks protocol {reply.protocol} (fedward {reply.package}), this server "
+                f"protocol {PROTOCOL_VERSION} (fedward {__version__}); install the same version"
+            )
+            self.on_problem(reply.name, problem)
+            raise PeerError(problem)
 
     def drain_traffic(self) -> dict[str, Traffic]:
         """What crossed since the last call, by site."""
@@ -144,16 +164,18 @@ class GridSites:
             Message(RecordDict({RECORD: ConfigRecord({FIELD: payload})}), node, MESSAGE_TYPE)
             for node, payload in payloads.items()
         ]
-        waiting = set(self.grid.push_messages(messages))
+        # A reply counts for the node that its message went to, whatever sender it names.
+        waiting = dict(zip(self.grid.push_messages(messages), payloads, strict=True))
+        waiting.pop(None, None)  # type: ignore[call-overload]  # not taken: the node is gone
         end = time.monotonic() + deadline_seconds
         pause = POLL_SECONDS
         while waiting and time.monotonic() < end:
-            replies = list(self.grid.pull_messages(waiting))
+            replies = list(self.grid.pull_messages(list(waiting)))
             for reply in replies:
-                waiting.discard(reply.metadata.reply_to_message_id)
+                node = waiting.pop(reply.metadata.reply_to_message_id, None)
                 data = _content(reply)
-                if data is not None:
-                    yield reply.metadata.src_node_id, data
+                if node is not None and data is not None:
+                    yield node, data
             pause = POLL_SECONDS if replies else min(pause * 1.5, POLL_LIMIT_SECONDS)
             if waiting and not replies:
                 time.sleep(pause)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 
 from fedward_client.study_cohort import open_cohort
 from fedward_common.files import write_atomic
-from fedward_common.plan.document import Plan, plan_from_canonical
+from fedward_common.plan.document import Plan, parse_plan, plan_from_canonical
 from fedward_common.progress import Progress, decode_progress
 from fedward_common.randomness import RandomBytes
 from fedward_common.study import Study
@@ -135,11 +135,23 @@ def _end_with_parent() -> None:
 
 def _trained(bench: Bench, job: Job, options: Baselines) -> Progress:
     match job.kind:
+        case "federated":
+            return baselines.federated(bench)
         case "pooled_private":
             return baselines.pooled_private(bench)
         case "local_fedavg":
-            return baselines.local_fedavg(bench, options.fedavg_rounds)
+            local = replace(bench, study=_local_study(bench.study, options))
+            return baselines.local_fedavg(local, options.fedavg_rounds)
         case "alone":
             return baselines.alone(bench, job.site)
         case _:
             return baselines.pooled(bench, options.plain_learning_rate)
+
+
+def _local_study(study: Study, options: Baselines) -> Study:
+    """The study at the learning rate that was found for local-DP FedAvg."""
+    if options.local_learning_rate is None:
+        return study
+    document = study.plan.model_dump(mode="json", by_alias=True)
+    document["schedule"]["learning_rate"] = options.local_learning_rate
+    return Study(parse_plan(document, "plan"))

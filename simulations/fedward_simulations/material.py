@@ -107,7 +107,7 @@ def _image_material(
 
     def test_inputs(study: Study) -> NDArray[np.float32]:
         shown = preprocess_array(arrays.test_images, study.plan.preprocess)
-        return feature_map(study.spec)(shown)
+        return feature_map(study.input_spec)(shown)
 
     return Material(
         sites=sites,

@@ -55,13 +55,17 @@ class Budget(Section):
 
 
 class Baselines(Section):
-    """What is trained beside the federation, with the same model, views and number of steps."""
+    """What is trained beside the federation, with the same model, views and number of steps.
+
+    ``local_learning_rate`` is that of local-DP FedAvg; the plan's own unless it is given.
+    """
 
     pooled: bool = True
     pooled_private: bool = True
     alone: bool = True
     local_fedavg: bool = True
     fedavg_rounds: Annotated[int, Field(ge=1)] = 10
+    local_learning_rate: Annotated[float, Field(gt=0)] | None = None
     plain_learning_rate: Annotated[float, Field(gt=0)] = 0.1
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedward_common.models.prediction import Standardisation, scores
+from fedward_common.models.prediction import scores
 from fedward_common.progress import Progress
 from fedward_common.study import Study
 from fedward_simulations.comparison import Job
@@ -27,5 +27,5 @@ class Trained:
 
 def predict(study: Study, progress: Progress, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Class scores (N, classes) of the averaged model."""
-    standardisation = Standardisation(progress.mean, progress.scale)
-    return scores(study.spec, progress.state.average, inputs, standardisation)
+    seen = progress.model_inputs(inputs)
+    return scores(study.spec, progress.state.average, seen, progress.standardisation)

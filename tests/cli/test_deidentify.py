@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 
 import numpy as np
 import pydicom
@@ -15,8 +16,9 @@ from tests.dicom_cases import FILES, SECRET, TOKEN, ct, encoded, image, noise
 
 from fedward_client.deidentify.decoding import PIXEL_DATA
 from fedward_client.deidentify.outcome import Action, Reason
+from fedward_client.deidentify.places import LOCK, STAGING
 from fedward_client.deidentify.profile import Profile
-from fedward_client.deidentify.release import LOCK, STAGING, release_folder
+from fedward_client.deidentify.release import release_folder
 from fedward_client.deidentify.workers import Method
 from fedward_common.errors import OperatorError
 
@@ -123,6 +125,53 @@ def test_a_report_or_sheet_replaces_nothing_that_is_needed(source, key, tmp_path
     assert link.is_symlink()
     assert not (source / "new").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_the_audit_says_which_rule_did_what_and_no_value(source, key, tmp_path):
+    out, audit = tmp_path / "out", tmp_path / "audit.jsonl"
+    where = ("--key-file", key, "--audit", audit)
+    counts = client("deidentify", source, out, *where, "--json").json
+    entries = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert stat.S_IMODE(audit.stat().st_mode) == 0o600
+    assert {tuple(entry) for entry in entries} == {("rule", "action", "tag", "count")}
+    by_action = Counter()
+    for entry in entries:
+        by_action[entry["action"]] += entry["count"]
+    assert by_action == counts["actions"]
+    row = {"rule": "E.1-1 Z/D", "tag": "(0010,0020)", "count": 2}
+    assert row | {"action": "replaced by a keyed pseudonym"} in entries
+    values = {str(e.value) for e in ct() if e.VR in ("PN", "LO", "SH", "UI", "DA") and e.value}
+    said = {str(part) for entry in entries for part in entry.values()}
+    assert not values & said
+    assert TOKEN not in audit.read_text()
+    inside = ("--key-file", key, "--audit", tmp_path / "new" / "a.jsonl")
+    client("deidentify", source, tmp_path / "new", *inside).refused(2, "a.jsonl", "not in")
+
+
+@pytest.mark.parametrize(
+    ("modality", "rows", "met"), [("CR", 20, True), ("CR", 21, False), ("MR", 20, False)]
+)
+def test_a_mask_that_meets_no_image_is_told(source, key, tmp_path, modality, rows, met):
+    profile = tmp_path / "profile.toml"
+    profile.write_text(
+        f'[[mask]]\nmodality = "{modality}"\nrows = {rows}\ncolumns = 20\n'
+        "rectangles = [[0, 0, 20, 9]]\n"
+    )
+    where = ("--key-file", key, "--profile", profile)
+    shown = ok(client("deidentify", source, tmp_path / "out", *where)).out
+    assert ("met no image: check its numbers" in shown) == (not met)
+    assert ("CR with 20 rows and 20 columns: 1 images" in shown) == (modality == "CR" and not met)
+    told = client("deidentify", source, tmp_path / "again", *where, "--json").json["warnings"]
+    assert bool(told) == (not met)
+
+
+def test_a_mask_of_an_unknown_modality_is_refused(source, key, tmp_path):
+    profile = tmp_path / "profile.toml"
+    profile.write_text(
+        '[[mask]]\nmodality = "us"\nrows = 9\ncolumns = 9\nrectangles = [[0, 0, 9, 9]]\n'
+    )
+    where = ("--key-file", key, "--profile", profile)
+    client("deidentify", source, tmp_path / "out", *where).refused(2, profile, "modality", "US")
 
 
 def test_two_calls_do_not_share_a_folder(source, tmp_path):

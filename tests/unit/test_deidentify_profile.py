@@ -152,7 +152,7 @@ def test_the_summary_names_every_option_and_code():
 
 def test_the_audit_of_a_file_holds_rules_actions_and_tags_only():
     outcome, _ = clean(encoded(ct()))
-    entries = describe.audit(outcome.log, Profile())
+    entries = describe.audit(Counter(outcome.log), Profile())
     assert entries.total() == len(outcome.log)
     patient = [one for one in entries if one.tag == "(0010,0020)"]
     assert {one.rule for one in patient} == {"E.1-1 Z/D"}

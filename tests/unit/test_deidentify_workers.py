@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.dicom_cases import SECRET, encoded, file_bytes, image, noise
 
-from fedward_client.deidentify import decoding
+from fedward_client.deidentify import decoding, workers
 from fedward_client.deidentify.outcome import Cleaned, Quarantined, Reason
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.workers import (
@@ -47,7 +47,7 @@ def test_outcomes_are_those_of_one_process_in_the_order_of_the_input():
 
 def test_an_outcome_survives_the_pipe_whole():
     """A new field of an outcome has to travel too."""
-    assert [f.name for f in fields(Cleaned)] == ["data", "identifiers", "modality", "log"]
+    assert [f.name for f in fields(Cleaned)] == ["data", "identifiers", "layout", "log"]
     assert [f.name for f in fields(Quarantined)] == ["reason"]
     for reason in Reason:
         assert _unpacked(_packed(Quarantined(reason))) == Quarantined(reason)
@@ -172,7 +172,29 @@ def test_an_error_of_the_source_ends_the_workers():
     assert children() <= before
 
 
-def test_few_files_are_cleaned_in_this_process():
+class Poisoned(Cleaners):
+    """One file ends whatever process it is given to."""
+
+    def _tried(self, data):
+        worker = self._idle.get() or self._started()
+        self._idle.put(worker)
+        if data == b"poison":
+            os.kill(worker.pid, signal.SIGSEGV)
+            worker.wait()
+        return super()._tried(data)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_crashes_its_process_is_quarantined_and_the_run_goes_on(monkeypatch, jobs):
+    monkeypatch.setattr(workers, "Cleaners", Poisoned)
+    good = file_bytes("CT_small.dcm")
+    found = dict(clean_in_order(METHOD, enumerate((good, b"poison", good)), jobs))
+    assert found[1] == Quarantined(Reason.FAILED)
+    assert isinstance(found[0], Cleaned)
+    assert found[2] == found[0]
+
+
+def test_few_files_are_not_worth_two_processes():
     cores = len(os.sched_getaffinity(0))
     assert useful_jobs(0, SHARE) == 1
     assert useful_jobs(0, 2 * SHARE) == min(cores, 2)

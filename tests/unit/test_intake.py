@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -53,6 +54,12 @@ def labels_file(tmp_path, *lines, header="level,id,label,split"):
     return path
 
 
+def here(method, sources, _jobs):
+    """De-identify in this process, where a test can make it fail."""
+    engine = method.engine()
+    return ((key, engine.deidentify(data)) for key, data in sources)
+
+
 def stored(site):
     return site.catalogue.counts(), sorted(p.name for p in (site.path / "vault").iterdir())
 
@@ -76,6 +83,57 @@ def test_a_folder_and_its_labels_are_added(site, pacs, tmp_path):
     assert {label.split for label in site.catalogue.labels()} == {"train", "holdout", None}
     for instance in site.catalogue.instances():
         assert site.vault.get(instance.object_name)[128:132] == b"DICM"
+
+
+def test_both_passes_tell_how_far_they_are(site, pacs):
+    first, second = [], []
+    add_folder(
+        site,
+        pacs,
+        looking=lambda *so_far: first.append(so_far),
+        progress=lambda *so_far: second.append(so_far),
+    )
+    assert first == second == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_without_labels_broken_files_are_set_aside_in_one_pass(site, pacs, monkeypatch):
+    """Every file is read once, and counted as two passes would count it."""
+    write(pacs / "broken.dcm", b"hello, this is not DICOM")
+    shutil.copy(pacs / "P1" / "2.dcm", pacs / "copy.dcm")
+    read, looked = [], []
+    once = add._read
+    monkeypatch.setattr(add, "_read", lambda file: read.append(file) or once(file))
+    monkeypatch.setattr(add, "MEMORY_BYTES", 0)
+    report = add_folder(site, pacs, skip_unreadable=True, looking=lambda *_: looked.append(1))
+    assert len(read) == len(set(read)) == report.found == 6
+    assert not looked
+    assert (report.used, report.duplicates) == (4, 1)
+    assert report.excluded == {str(Reason.NOT_DICOM): 1}
+    again = add_folder(site, pacs, skip_unreadable=True)
+    assert (again.known, again.duplicates, again.used) == (4, 1, 0)
+    assert again.excluded == report.excluded
+
+
+def test_one_pass_begins_with_nothing_it_may_not_read(site, pacs, monkeypatch):
+    closed = pacs / "P2" / "3.dcm"
+    monkeypatch.setattr(os, "access", lambda file, _mode: file != closed)
+    with pytest.raises(OperatorError, match=r"3\.dcm: cannot be read"):
+        add_folder(site, pacs, skip_unreadable=True)
+    assert stored(site) == EMPTY
+
+
+def test_a_mask_that_meets_no_image_is_told(site, pacs):
+    """A typing error in a mask leaves pixels as they were, so the report says so."""
+    (site.path / "profile.toml").write_text(
+        '[[mask]]\nmodality = "CR"\nrows = 21\ncolumns = 20\nrectangles = [[0, 0, 5, 5]]\n'
+    )
+    config = site.path / "config.toml"
+    config.write_text(config.read_text().replace('profile = ""', 'profile = "profile.toml"'))
+    with open_site(site.path) as masked:
+        lines = add_folder(masked, pacs).lines()
+        assert "warning, the mask for CR with 21 rows and 20 columns met no image" in lines[-2]
+        assert "warning, CR with 20 rows and 20 columns: 4 images without a mask" in lines[-1]
+        assert add_folder(masked, pacs).warnings == ()  # nothing new: nothing to say
 
 
 def test_adding_again_adds_only_what_is_new(site, pacs):
@@ -127,12 +185,11 @@ def test_a_refusal_lasts_as_long_as_the_profile_and_the_version(site, pacs, monk
     write(pacs / "nobody.dcm", image(noise((20, 20), 8), patient=""))
     assert add_folder(site, pacs).excluded == {str(Reason.NO_PATIENT_ID): 1}
     tried = []
-    engine = Deidentifier.deidentify
-    monkeypatch.setattr(Deidentifier, "deidentify", lambda *a: tried.append(1) or engine(*a))
-    assert add_folder(site, pacs).excluded == {str(Reason.NO_PATIENT_ID): 1}
+    again = partial(add_folder, site, pacs, progress=lambda done, _: tried.append(done))
+    assert again().excluded == {str(Reason.NO_PATIENT_ID): 1}
     assert not tried
     monkeypatch.setattr(keeper, "__version__", "99.0")
-    assert add_folder(site, pacs).excluded == {str(Reason.NO_PATIENT_ID): 1}
+    assert again().excluded == {str(Reason.NO_PATIENT_ID): 1}
     assert len(tried) == site.catalogue.counts()["quarantined"] == 1
     (site.path / "profile.toml").write_text('missing_patient_id = "study"\n')
     config = site.path / "config.toml"
@@ -149,6 +206,7 @@ def test_a_decoder_that_took_too_long_is_tried_again(site, tmp_path, monkeypatch
     monkeypatch.setattr(decoding, "_WORKER", decoding._Worker())
     with monkeypatch.context() as hurry:
         hurry.setattr(decoding, "TIMEOUT_SECONDS", 0.001)
+        hurry.setattr(add, "clean_in_order", here)
         with pytest.raises(OperatorError, match="more time or memory"):
             add_folder(site, path)
     assert site.catalogue.counts()["quarantined"] == 0
@@ -169,6 +227,7 @@ def test_a_decoder_without_memory_says_so(monkeypatch):
 def test_what_failed_for_no_lasting_reason_is_tried_again(site, pacs, monkeypatch):
     with monkeypatch.context() as failing:
         failing.setattr(Deidentifier, "_clean", lambda *_: 1 // 0)
+        failing.setattr(add, "clean_in_order", here)
         with pytest.raises(OperatorError, match=r"cleaning it failed.*: 4"):
             add_folder(site, pacs)
     assert add_folder(site, pacs).used == 4

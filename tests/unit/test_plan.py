@@ -278,7 +278,7 @@ def test_a_pinned_initial_model_must_be_this_packages():
         lambda data: b" " + data,
         lambda data: data.replace(b'":', b'": ', 1),
         lambda data: data.replace(b'"delta":1e-05', b'"delta":0.00001'),
-        lambda data: data.replace(b'"schema":2', b'"schema":2.0'),
+        lambda data: data.replace(b'"schema":3', b'"schema":3.0'),
         lambda data: data[:-1],
         lambda data: json.dumps(dict(reversed(json.loads(data).items()))).encode(),
         lambda data: data.replace(b'"title":""', b'"title":"\\u0041"'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedward_client.cli import audit as audit_commands
-from fedward_client.cli import audit_privacy, budget, images, network, plans, site
+from fedward_client.cli import audit_privacy, budget, daemon, images, network, plans, site
 from fedward_client.processes import forbid_core_dumps
 from fedward_common.command import new_app, run_command
 
@@ -16,6 +16,9 @@ ledger = new_app("ledger", "The privacy budget: what was spent and what a plan w
 audit = new_app("audit", "The record of what was decided and what left.")
 
 app.command()(site.init)
+app.command()(daemon.enrol)
+app.command()(daemon.rotate)
+app.command()(daemon.run)
 app.command()(site.status)
 app.command()(images.add)
 app.command()(network.receive)

@@ -16,6 +16,7 @@ from fedward_client.cli.options import (
     JsonOption,
     SiteOption,
     progress_bar,
+    progress_bars,
     tell,
     tell_json,
     tell_report,
@@ -73,13 +74,14 @@ def add(
             _add_table(folder, path, as_json=as_json)
             return
         else:
-            with progress_bar("de-identifying", quiet=as_json) as progress:
+            with progress_bars("looking", "de-identifying", quiet=as_json) as (looking, progress):
                 report = add_folder(
                     folder,
                     path,
                     labels,
                     skip_unreadable=skip_unreadable,
                     jobs=jobs,
+                    looking=looking,
                     progress=progress,
                 )
     tell_report(report, as_json=as_json)
@@ -102,6 +104,10 @@ def deidentify(
             help="PNG of what was blanked; it shows original pixels, so keep it to yourself.",
         ),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option("--audit", help="A JSON line for every rule, action and tag, with counts."),
+    ] = None,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -111,6 +117,7 @@ def deidentify(
 
     Example: fedward-client deidentify export clean --key-file key.hex --report report.jsonl
     """
+    from fedward_client.deidentify.places import Papers
     from fedward_client.deidentify.profile import Profile
     from fedward_client.deidentify.release import release_folder
     from fedward_client.deidentify.workers import Method
@@ -123,8 +130,7 @@ def deidentify(
             source,
             out,
             method,
-            report=report,
-            sheet=contact_sheet,
+            papers=Papers(report, contact_sheet, audit),
             keep=[key_file] if profile is None else [key_file, profile],
             jobs=jobs,
             progress=progress,

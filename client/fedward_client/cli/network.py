@@ -84,7 +84,7 @@ def receive(
             typer.echo(f"receiving as {ae_title} on {bind}:{receiver.port}", err=True)
             _tell_counts(receiver, stop)
             typer.echo("ending: no more connections; waiting for those that are open", err=True)
-        report = reconcile(receiver.tally, folder.catalogue, folder.split)
+        report = reconcile(receiver.tally, folder.catalogue, folder.split, folder.profile.mask)
     tell_report(report, as_json=as_json)
 
 

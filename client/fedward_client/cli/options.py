@@ -57,10 +57,21 @@ def tell_report(report: Reconciliation, *, as_json: bool) -> None:
 @contextmanager
 def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that moves a bar on a terminal's standard error, else nothing."""
+    with progress_bars(title, quiet=quiet) as (progress,):
+        yield progress
+
+
+@contextmanager
+def progress_bars(*titles: str, quiet: bool) -> Iterator[list[Callable[[int, int], None]]]:
+    """A callback as of :func:`progress_bar` for each title; a bar appears when it first moves."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda _done, _total: None
+        yield [lambda _done, _total: None for _ in titles]
         return
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield [_moving(bar, title) for title in titles]
+
+
+def _moving(bar: Progress, title: str) -> Callable[[int, int], None]:
+    task = bar.add_task(title, total=None, visible=False)
+    return lambda done, total: bar.update(task, completed=done, total=total, visible=True)

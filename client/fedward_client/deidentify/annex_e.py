@@ -21,7 +21,11 @@ from fedward_client.deidentify.outcome import Action
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.pseudonyms import Pseudonyms
 from fedward_client.deidentify.retained import TEXT, TIMES, is_free_text, retained
-from fedward_client.deidentify.rules import ItemCleaner, Rule, alone, entered
+from fedward_client.deidentify.rules import ItemCleaner, Rule, alone, entered, tag_of
+
+_EMPTIED = frozenset(map(tag_of, ("PatientAge",)))
+"""Written with zero length where table E.1-1 asks for removal (X): it then shows that an age was
+withheld, and a reader that expects the attribute finds it. Neither way holds a value."""
 
 _FIRST_TAG = 0x00080000
 """Lower groups belong to commands, file meta information and directories."""
@@ -49,7 +53,7 @@ def _from_table(
     action, vr, keyword = row.action(options), dictionary_VR(row.tag), keyword_for_tag(row.tag)
     if "*" in action:  # X/Z/U*: the references within are mapped by their own rules
         return allowed
-    basic = _basic(row.basic, vr, pseudonyms)
+    basic = _basic("Z" if row.tag in _EMPTIED else row.basic, vr, pseudonyms)
     chosen: Rule | None = None
     if action == "K":
         chosen = allowed or _kept(keyword, vr)

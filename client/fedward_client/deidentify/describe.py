@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag
@@ -36,7 +36,7 @@ class AttributeEffect:
     options: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class AuditEntry:
     """Which rule did what to which attribute; never a value."""
 
@@ -87,13 +87,14 @@ def attributes(profile: Profile) -> tuple[AttributeEffect, ...]:
     )
 
 
-def audit(log: Iterable[tuple[int, Action]], profile: Profile) -> Counter[AuditEntry]:
-    """Count what a cleaning did (``Cleaned.log``), by rule, action and tag."""
+def audit(log: Mapping[tuple[int, Action], int], profile: Profile) -> Counter[AuditEntry]:
+    """Tell what was done how often (``Cleaned.log``, counted) by rule, action and tag."""
     rules, rows = _rules_of(profile), _named_rows()
-    return Counter(
-        AuditEntry(_rule_name(tag, profile, rules, rows), str(action), _written(tag))
-        for tag, action in log
-    )
+    entries: Counter[AuditEntry] = Counter()
+    for (tag, action), count in log.items():
+        rule = _rule_name(tag, profile, rules, rows)
+        entries[AuditEntry(rule, str(action), _written(tag))] += count
+    return entries
 
 
 def _rules_of(profile: Profile) -> Mapping[int, Rule]:

@@ -128,7 +128,8 @@ class Deidentifier:
         settle_tables(header, is_signed=pixels.is_signed)
         _add_pixels(header, pixels)
         data = write_file(header, sop_class, identifiers.instance)
-        return Cleaned(data, identifiers, modality, tuple(log))
+        rows, columns = pixels.values.shape[1:3]
+        return Cleaned(data, identifiers, (modality, rows, columns), tuple(log))
 
     def _check_capture(self, sop_class: str, modality: str) -> None:
         is_capture = sop_class in allowlist.CAPTURE_CLASSES or modality == "SC"

@@ -82,12 +82,20 @@ class Identifiers:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A rebuilt DICOM file (``data``), its pseudonyms and what was done, by tag."""
+    """A rebuilt DICOM file (``data``), its pseudonyms and what was done, by tag.
+
+    ``layout``: modality, rows and columns, by which a profile's masks are found.
+    """
 
     data: bytes
     identifiers: Identifiers
-    modality: str
+    layout: tuple[str, int, int]
     log: tuple[tuple[int, Action], ...]
+
+    @property
+    def modality(self) -> str:
+        """The file's modality, "" if it names none that the standard knows."""
+        return self.layout[0]
 
     @property
     def counts(self) -> Mapping[Action, int]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedward_client.deidentify.allowlist import MODALITIES
 from fedward_client.deidentify.table import Options
 from fedward_common.errors import OperatorError
 
@@ -58,7 +59,10 @@ class PixelRules(_Section):
 
 
 class Mask(_Section):
-    """Rectangles (x0, y0, x1, y1; x1 and y1 excluded) blanked in every image of a layout."""
+    """Rectangles (x0, y0, x1, y1; x1 and y1 excluded) blanked in every image of a layout.
+
+    ``modality`` is a defined term (PS3.3 C.7.3.1.1.1), or "" for files that name none.
+    """
 
     modality: str
     rows: Pixel
@@ -67,6 +71,8 @@ class Mask(_Section):
 
     @model_validator(mode="after")
     def _blanks_something(self) -> Self:
+        if self.modality and self.modality not in MODALITIES:
+            raise ValueError("modality: no image has it; write a term of the standard, such as US")
         for x0, y0, x1, y1 in self.rectangles:
             if not (x0 < x1 and y0 < y1 and x0 < self.columns and y0 < self.rows):
                 raise ValueError(

@@ -9,25 +9,32 @@ taken in the order of the files.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import starmap
 from pathlib import Path
 
+from fedward_client.deidentify import describe
 from fedward_client.deidentify.contact_sheet import Thumbnail, contact_sheet, thumbnail
+from fedward_client.deidentify.masks import Layouts, unmatched
 from fedward_client.deidentify.outcome import Action, Cleaned, Identifiers
+from fedward_client.deidentify.places import (
+    Papers,
+    check_papers,
+    check_places,
+    empty,
+    find_all,
+    publish,
+    read_file,
+    reserved,
+    staging,
+)
 from fedward_client.deidentify.workers import Method, Outcome, clean_in_order, useful_jobs
 from fedward_common.errors import OperatorError, StorageError
 from fedward_common.files import write_atomic
 
-STAGING = ".fedward-unfinished"
-LOCK = ".fedward-lock"
 DUPLICATE = "its SOP instance UID is that of an earlier file"
 UNREADABLE = "cannot be read"
 
@@ -48,12 +55,27 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Release:
-    """What became of the files: ``found`` = ``written`` + the sum of ``refused`` by reason."""
+    """What became of the files: ``found`` = ``written`` + the sum of ``refused`` by reason.
+
+    ``log``: how often each action was taken on each tag. ``layouts``: written images by modality,
+    rows and columns. ``warnings``: masks of the profile that met none of them, and layouts that a
+    mask was missing for.
+    """
 
     found: int
     written: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    actions: Counter[Action] = field(default_factory=Counter)
+    log: Counter[tuple[int, Action]] = field(default_factory=Counter)
+    layouts: Layouts = field(default_factory=Counter)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def actions(self) -> Counter[Action]:
+        """How often each action was taken, on whatever attribute."""
+        actions: Counter[Action] = Counter()
+        for (_, action), count in self.log.items():
+            actions[action] += count
+        return actions
 
     def lines(self) -> tuple[str, ...]:
         """The counts for a person, one line each."""
@@ -61,6 +83,7 @@ class Release:
             f"files found: {self.found}, written: {self.written}",
             *(f"refused, {reason}: {count}" for reason, count in sorted(self.refused.items())),
             *(f"{_SUBJECT.get(a, 'attributes')} {a}: {n}" for a, n in sorted(self.actions.items())),
+            *(f"warning, {warning}" for warning in self.warnings),
         )
 
     def to_json(self) -> Mapping[str, object]:
@@ -70,6 +93,7 @@ class Release:
             "written": self.written,
             "refused": dict(self.refused),
             "actions": {str(action): count for action, count in self.actions.items()},
+            "warnings": list(self.warnings),
         }
 
 
@@ -78,30 +102,28 @@ def release_folder(
     out: Path,
     method: Method,
     *,
-    report: Path | None = None,
-    sheet: Path | None = None,
+    papers: Papers = Papers(),  # noqa: B008  it is frozen
     keep: Sequence[Path] = (),
     jobs: int = 0,
     progress: Progress = lambda _done, _total: None,
 ) -> Release:
     """De-identify every file at or below ``source`` into ``out``, which must be new or empty.
 
-    ``report``: a JSON line for every file; ``sheet``: a PNG of what was blanked in the pixels.
-    Neither may replace one of ``keep``: the key's file, the profile's. ``jobs``: processes, 0 for
-    one a core; they change nothing but the time.
+    ``papers`` may not replace one of ``keep``: the key's file, the profile's. ``jobs``: processes,
+    0 for one a core; they change nothing but the time.
 
     Raises:
         OperatorError: the paths overlap or are not usable, another call is writing to ``out``, or
             no file could be written: then ``out`` stays empty, and the report says why.
         StorageError: the disk is full or read-only; nothing was written.
     """
-    _check_places(source, out)
-    _check_papers(source, out, {"report": report, "contact sheet": sheet}, keep)
-    files = _files(source)
+    check_places(source, out)
+    check_papers(source, out, papers, keep)
+    files = find_all(source)
     created = not out.exists()
     try:
-        with _reserved(out):
-            return _release(source, out, method, files, report, sheet, jobs, progress)
+        with reserved(out):
+            return _release(source, out, method, files, papers, jobs, progress)
     except OSError as error:
         raise StorageError(
             f"{out}: cannot be written ({error.strerror}); free disk space, then run it again"
@@ -116,93 +138,53 @@ def _release(
     out: Path,
     method: Method,
     files: list[Path],
-    report: Path | None,
-    sheet: Path | None,
+    papers: Papers,
     jobs: int,
     progress: Progress,
 ) -> Release:
     release = Release(len(files))
     try:
-        sources = ((file, data) for file in files if (data := _read(file)) is not None)
+        sources = ((file, data) for file in files if (data := read_file(file)) is not None)
         outcomes = clean_in_order(method, sources, useful_jobs(jobs, len(files)))
         lines: list[str] = []
-        written = _write_all(source, files, _staging(out), outcomes, release, lines, progress)
-        if sheet is None:
+        written = _write_all(source, files, staging(out), outcomes, release, lines, progress)
+        if papers.sheet is None:
             deque(written, maxlen=0)
         else:
-            write_atomic(sheet, contact_sheet(starmap(_compared, written)), mode=0o600)
-        if report is not None:
-            write_atomic(report, "".join(lines).encode("ascii"), mode=0o600)
-        _publish(out)
+            write_atomic(papers.sheet, contact_sheet(starmap(_compared, written)), mode=0o600)
+        if papers.report is not None:
+            write_atomic(papers.report, "".join(lines).encode("ascii"), mode=0o600)
+        if papers.audit is not None:
+            write_atomic(papers.audit, _audit(release, method), mode=0o600)
+        publish(out)
     except BaseException:
-        _empty(out)
+        empty(out)
         raise
     if not release.written:
-        _empty(out)
+        empty(out)
         reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(release.refused.items()))
         raise OperatorError(f"{source}: no file can be used: {reasons}")
+    release.warnings = unmatched(method.profile.mask, release.layouts)
     return release
-
-
-@contextmanager
-def _reserved(out: Path) -> Iterator[None]:
-    """Keep other calls out of ``out`` until this one is done.
-
-    Raises:
-        OperatorError: one is at work there, or has filled it meanwhile.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OperatorError(
-                f"{out}: another call is writing there; choose a new folder"
-            ) from error
-        try:
-            _refuse_full(out)
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
-
-
-def _staging(out: Path) -> Path:
-    """A fresh hidden folder within ``out``: a later rename never crosses a file system."""
-    staging = out / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    return staging
-
-
-def _publish(out: Path) -> None:
-    for entry in sorted((out / STAGING).iterdir()):
-        entry.rename(out / entry.name)
-    (out / STAGING).rmdir()
-
-
-def _empty(out: Path) -> None:
-    """Take back everything that was written: ``out`` was empty before."""
-    for entry in out.iterdir():
-        shutil.rmtree(entry, ignore_errors=True)  # all are folders, but for the lock
 
 
 def _write_all(
     source: Path,
     files: list[Path],
-    staging: Path,
+    folder: Path,
     outcomes: Iterator[tuple[Path, Outcome]],
     release: Release,
     lines: list[str],
     progress: Progress,
 ) -> Iterator[tuple[Path, Outcome | None]]:
-    """Write each outcome into ``staging``, count it, add its report line, and yield it."""
+    """Write each outcome into ``folder``, count it, add its report line, and yield it."""
     root = source if source.is_dir() else source.parent
     cleaned, outcome = next(outcomes, (None, None))
     for done, file in enumerate(files, 1):
         reason, here = UNREADABLE, None  # a file without an outcome was not read
         if outcome is not None and cleaned == file:
             here = outcome
-            reason = _write(here, staging, release)
+            reason = _write(here, folder, release)
             cleaned, outcome = next(outcomes, (None, None))
         if reason:
             release.refused[reason] += 1
@@ -217,87 +199,32 @@ def _write_all(
 
 def _compared(file: Path, outcome: Outcome | None) -> Thumbnail | None:
     """What was blanked in a file; it is read once more, as only some are shown."""
-    data = _read(file) if isinstance(outcome, Cleaned) else None
+    data = read_file(file) if isinstance(outcome, Cleaned) else None
     return thumbnail(data, outcome) if data and isinstance(outcome, Cleaned) else None
 
 
-def _read(file: Path) -> bytes | None:
-    if not file.is_file():  # a pipe or a device would block, a dangling link cannot be read
-        return None
-    try:
-        return file.read_bytes()
-    except OSError:
-        return None
-
-
-def _write(outcome: Outcome, staging: Path, release: Release) -> str:
+def _write(outcome: Outcome, folder: Path, release: Release) -> str:
     """Write one file clean, or return the reason why not."""
     if not isinstance(outcome, Cleaned):
         return str(outcome.reason)
-    path = staging / _name(outcome.identifiers)
+    path = folder / _name(outcome.identifiers)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as stream:
             stream.write(outcome.data)
     except FileExistsError:
         return DUPLICATE
-    release.actions.update(outcome.counts)
+    release.log.update(outcome.log)
+    release.layouts[outcome.layout] += 1
     return ""
+
+
+def _audit(release: Release, method: Method) -> bytes:
+    """Which rule did what to which attribute, and how often; a JSON line each."""
+    entries = describe.audit(release.log, method.profile)
+    lines = (json.dumps(asdict(entry) | {"count": n}) for entry, n in sorted(entries.items()))
+    return "".join(line + "\n" for line in lines).encode("ascii")
 
 
 def _name(who: Identifiers) -> Path:
     return Path(who.patient, who.study, f"{who.instance}.dcm")
-
-
-def _check_places(source: Path, out: Path) -> None:
-    if not source.exists():
-        raise OperatorError(f"{source}: does not exist; give a DICOM file or a folder of them")
-    inner, outer = out.resolve(), source.resolve()
-    if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise OperatorError(f"{out}: overlaps the input; choose a folder outside {source}")
-    if out.exists() and not out.is_dir():
-        raise OperatorError(f"{out}: is a file; choose a new folder")
-    if out.exists():
-        _refuse_full(out)
-
-
-def _refuse_full(out: Path) -> None:
-    if any(entry.name not in (STAGING, LOCK) for entry in out.iterdir()):
-        raise OperatorError(f"{out}: is not empty; choose a new folder")
-
-
-def _check_papers(
-    source: Path, out: Path, papers: Mapping[str, Path | None], keep: Sequence[Path]
-) -> None:
-    """Refuse a report or a contact sheet that would be released, or replace what is needed."""
-    taken = {path.resolve() for path in keep}
-    for name, path in papers.items():
-        if path is None:
-            continue
-        place = path.resolve()
-        if place.is_relative_to(out.resolve()):
-            raise OperatorError(f"{path}: the {name} shows what the input holds: not in {out}")
-        if place.is_relative_to(source.resolve()):
-            raise OperatorError(f"{path}: the {name} would lie in the input; choose another place")
-        if place in taken:
-            raise OperatorError(f"{path}: given for the {name} and for something else; choose two")
-        if path.exists() and not path.is_file():
-            raise OperatorError(f"{path}: is not a file; choose a new one for the {name}")
-        taken.add(place)
-
-
-def _files(source: Path) -> list[Path]:
-    files = [source] if source.is_file() else list(_walk(source))
-    if not files:
-        raise OperatorError(f"{source}: holds no file; give another folder")
-    return files
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, onerror=_refuse):
-        folders.sort()
-        yield from (Path(root, name) for name in sorted(names))
-
-
-def _refuse(error: OSError) -> None:
-    raise OperatorError(f"{error.filename}: cannot be read; check its rights") from error

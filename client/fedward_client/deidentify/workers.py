@@ -136,16 +136,12 @@ def clean_in_order(
 ) -> Iterator[tuple[Key, Outcome]]:
     """De-identify ``sources`` (key, file) and yield (key, outcome) in their order.
 
-    At most ``jobs`` + 2 files are held at once. One job works in this process.
+    At most ``jobs`` + 2 files are held at once. One job is a process of its own too: a file that
+    ends it takes nothing else with it.
 
     Raises:
         StorageError: no worker can be started.
     """
-    if jobs == 1:
-        engine = method.engine()
-        for key, data in sources:
-            yield key, engine.deidentify(data)
-        return
     waiting: deque[tuple[Key, Future[Outcome]]] = deque()
     with Cleaners(method, jobs) as cleaners, ThreadPoolExecutor(jobs) as threads:
         try:
@@ -205,7 +201,7 @@ def _packed(outcome: Outcome) -> bytes:
     who = outcome.identifiers
     log = b"".join(_LOG_ENTRY.pack(tag, _ACTIONS.index(action)) for tag, action in outcome.log)
     names = (who.patient, who.study, who.series, who.instance)
-    return encode((names, outcome.modality, log, outcome.data))
+    return encode((names, outcome.layout, log, outcome.data))
 
 
 def _unpacked(message: bytes) -> Outcome:
@@ -214,9 +210,10 @@ def _unpacked(message: bytes) -> Outcome:
             return Quarantined(Reason(reason))
         case ("operator", str(problem)):
             raise OperatorError(problem)
-        case (tuple(names), str(modality), bytes(log), bytes(data)):
+        case (tuple(names), (str(modality), int(rows), int(columns)), bytes(log), bytes(data)):
             actions = tuple((tag, _ACTIONS[index]) for tag, index in _LOG_ENTRY.iter_unpack(log))
-            return Cleaned(data, Identifiers(*map(str, names)), modality, actions)
+            layout = (modality, rows, columns)
+            return Cleaned(data, Identifiers(*map(str, names)), layout, actions)
         case _:
             raise MisuseError("a de-identifying process sent a malformed outcome")
 

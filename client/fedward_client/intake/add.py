@@ -3,13 +3,15 @@
 The first pass reads every file and the labels and refuses what a person must mend, before anything
 is written. The second de-identifies and stores, in as many processes as there are cores. Files read
 by the first pass stay in memory for the second as far as ``MEMORY_BYTES`` goes; beyond that they
-are read twice, which is the price of refusing early. Files refused for their content are recorded
+are read twice, which is the price of refusing early. Without labels and with ``skip_unreadable``
+no content can refuse the call, and there is one pass. Files refused for their content are recorded
 with the reason and never stop the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,12 @@ MEMORY_BYTES = 256 << 20
 """How much of the files the first pass keeps for the second."""
 
 Progress = Callable[[int, int], None]
+Sources = Iterator[tuple[bytes, bytes]]
+"""Fingerprint and content of each file to de-identify."""
+
+
+def _silent(_done: int, _total: int) -> None:
+    """The progress of whoever does not look."""
 
 
 @dataclass
@@ -55,7 +63,7 @@ class _Survey:
             self.kept[file] = data
             self.room -= len(data)
 
-    def contents(self) -> Iterator[tuple[bytes, bytes]]:
+    def contents(self) -> Sources:
         """Yield (fingerprint, content) of every new file; what was kept is let go."""
         for file, fingerprint in self.new:
             yield fingerprint, self.kept.pop(file) if file in self.kept else _read(file)
@@ -68,34 +76,40 @@ def add_folder(
     *,
     skip_unreadable: bool = False,
     jobs: int = 0,
-    progress: Progress | None = None,
+    looking: Progress = _silent,
+    progress: Progress = _silent,
 ) -> Reconciliation:
     """Add the DICOM files at or below ``path``, and a labels file, to the site.
 
     ``skip_unreadable`` quarantines files that are not DICOM, malformed or truncated instead of
     refusing the whole call. ``jobs``: processes that de-identify, 0 for one a core; they change
-    nothing but the time. Adding the same folder again adds only what is new.
+    nothing but the time. ``looking`` is told how far the first pass is, ``progress`` the second.
+    Adding the same folder again adds only what is new.
 
     Raises:
         OperatorError: nothing found, an unreadable file, a defect of the labels file, or no usable
             file. Nothing was stored (in the last case, only why the files were refused).
         StorageError: the disk is full or read-only; whole batches stored before it remain.
     """
-    deidentifier = deidentifier_of(site)
     sweep(site)
     found = find_files(path)
     keeper = Keeper(site, Tally(len(found.files), found.ignored))
-    survey = _survey(
-        site,
-        deidentifier,
-        found.files,
-        keeper,
-        labelled=labels is not None,
-        skip_unreadable=skip_unreadable,
-    )
-    resolved = _labels(site, deidentifier, labels, survey)
+    resolved: list[Label] = []
+    if skip_unreadable and labels is None:
+        total, sources = len(found.files), _unseen(site, found.files, keeper)
+    else:
+        survey = _survey(
+            site,
+            found.files,
+            keeper,
+            labelled=labels is not None,
+            skip_unreadable=skip_unreadable,
+            looking=looking,
+        )
+        resolved = _labels(site, labels, survey)
+        total, sources = len(survey.new), survey.contents()
     try:
-        _store(site, survey, keeper, jobs, progress)
+        _store(site, sources, total, keeper, jobs, progress)
     except BaseException:
         with suppress(StorageError, OperatorError):
             sweep(site)
@@ -105,7 +119,7 @@ def add_folder(
         raise OperatorError(f"{path}: no file can be used: {tally.reasons()}")
     if resolved:
         site.catalogue.add_labels(resolved)
-    return reconcile(tally, site.catalogue, site.split)
+    return reconcile(tally, site.catalogue, site.split, site.profile.mask)
 
 
 def add_labels(site: SiteFolder, labels: Path) -> Reconciliation:
@@ -117,35 +131,63 @@ def add_labels(site: SiteFolder, labels: Path) -> Reconciliation:
     survey = _Survey()
     for instance in site.catalogue.instances():
         survey.know(instance)
-    site.catalogue.add_labels(_labels(site, deidentifier_of(site), labels, survey))
+    site.catalogue.add_labels(_labels(site, labels, survey))
     return reconcile(Tally(0, 0), site.catalogue, site.split)
 
 
 def _survey(
     site: SiteFolder,
-    deidentifier: Deidentifier,
-    files: tuple[Path, ...],
+    files: Sequence[Path],
     keeper: Keeper,
     *,
     labelled: bool,
     skip_unreadable: bool,
+    looking: Progress,
 ) -> _Survey:
-    survey = _Survey()
+    survey, deidentifier = _Survey(), deidentifier_of(site)
     for instance in site.catalogue.instances() if labelled else ():
         survey.know(instance)
     seen: set[bytes] = set()
-    for file in files:
-        data = _read(file)
-        fingerprint = site.vault.fingerprint(data)
-        if fingerprint in seen:
-            keeper.tally.duplicates += 1
-        elif keeper.known(fingerprint) is None:
+    for done, (file, fingerprint, data) in enumerate(_read_all(site, files), 1):
+        if _is_new(fingerprint, keeper, seen):
             who = _look(deidentifier, file, data, skip_unreadable=skip_unreadable)
             if who and labelled:
                 survey.know(who)
             survey.add(file, fingerprint, data)
-        seen.add(fingerprint)
+        looking(done, len(files))
     return survey
+
+
+def _unseen(site: SiteFolder, files: Sequence[Path], keeper: Keeper) -> Sources:
+    """Yield the files that no earlier call has seen, read as they are asked for.
+
+    Raises:
+        OperatorError: at once, for a file that may not be read.
+    """
+    locked = [file for file in files if not os.access(file, os.R_OK)]
+    if locked:
+        raise _unreadable(locked[0])
+    seen: set[bytes] = set()
+    return (
+        (fingerprint, data)
+        for _, fingerprint, data in _read_all(site, files)
+        if _is_new(fingerprint, keeper, seen)
+    )
+
+
+def _read_all(site: SiteFolder, files: Iterable[Path]) -> Iterator[tuple[Path, bytes, bytes]]:
+    for file in files:
+        data = _read(file)
+        yield file, site.vault.fingerprint(data), data
+
+
+def _is_new(fingerprint: bytes, keeper: Keeper, seen: set[bytes]) -> bool:
+    """Count a file that an earlier call, or this one (``seen``), has met already."""
+    if fingerprint in seen:
+        keeper.tally.duplicates += 1
+        return False
+    seen.add(fingerprint)
+    return keeper.known(fingerprint) is None
 
 
 def _look(
@@ -162,12 +204,10 @@ def _look(
         return None
 
 
-def _labels(
-    site: SiteFolder, deidentifier: Deidentifier, path: Path | None, survey: _Survey
-) -> list[Label]:
+def _labels(site: SiteFolder, path: Path | None, survey: _Survey) -> list[Label]:
     if path is None:
         return []
-    rows = read_labels(path, deidentifier.pseudonym)
+    rows = read_labels(path, deidentifier_of(site).pseudonym)
     existing = site.catalogue.labels()
     resolved = resolve(path, rows, survey.patient_of, existing)
     refuse_moved(path, site.split, existing, resolved)
@@ -175,14 +215,13 @@ def _labels(
 
 
 def _store(
-    site: SiteFolder, survey: _Survey, keeper: Keeper, jobs: int, progress: Progress | None
+    site: SiteFolder, sources: Sources, total: int, keeper: Keeper, jobs: int, progress: Progress
 ) -> None:
-    total = len(survey.new)
-    outcomes = clean_in_order(method_of(site), survey.contents(), useful_jobs(jobs, total))
+    """De-identify and store; ``total``: files at the most, as those seen before are passed over."""
+    outcomes = clean_in_order(method_of(site), sources, useful_jobs(jobs, total))
     for done, (fingerprint, outcome) in enumerate(outcomes, 1):
         keeper.take(outcome, fingerprint)
-        if progress is not None:
-            progress(done, total)
+        progress(done, total)
     keeper.commit()
 
 
@@ -190,4 +229,8 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise OperatorError(f"{file}: cannot be read; check its rights") from error
+        raise _unreadable(file) from error
+
+
+def _unreadable(file: Path) -> OperatorError:
+    return OperatorError(f"{file}: cannot be read; check its rights")

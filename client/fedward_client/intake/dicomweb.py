@@ -44,7 +44,7 @@ def fetch(
     studies: Sequence[str] = (),
     query: Mapping[str, str] | None = None,
     jobs: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Reconciliation:
     """Fetch the instances of ``studies`` (UIDs), or of the studies that ``query`` finds.
 
@@ -61,7 +61,7 @@ def fetch(
     puller = _Puller(site, source, Keeper(site, Tally(0, 0)))
     for study in studies or tuple(puller.studies(query or {})):
         puller.pull(study, jobs, progress)
-    return reconcile(puller.keeper.tally, site.catalogue, site.split)
+    return reconcile(puller.keeper.tally, site.catalogue, site.split, site.profile.mask)
 
 
 class _Puller:
@@ -79,7 +79,7 @@ class _Puller:
         for (uid,) in self._pages("search_for_studies", (_STUDY,), search_filters=dict(query)):
             yield uid
 
-    def pull(self, study: str, jobs: int, progress: Progress | None) -> None:
+    def pull(self, study: str, jobs: int, progress: Progress) -> None:
         """Fetch what is new of one study and make it durable."""
         tally = self.keeper.tally
         wanted = []
@@ -97,8 +97,7 @@ class _Puller:
         try:
             for done, (mark, outcome) in enumerate(outcomes, 1):
                 self.keeper.take(outcome, mark)
-                if progress is not None:
-                    progress(done, len(wanted))
+                progress(done, len(wanted))
         finally:
             self.keeper.commit()
 

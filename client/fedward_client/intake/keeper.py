@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fedward_client.catalogue import Instance
 from fedward_client.deidentify.engine import Deidentifier
+from fedward_client.deidentify.masks import Layouts
 from fedward_client.deidentify.outcome import Cleaned, Quarantined, Reason
 from fedward_client.deidentify.workers import Method
 from fedward_client.intake.reconcile import Tally
@@ -81,6 +83,7 @@ class Keeper:
         with exclusive(self._site):
             batch: dict[str, Instance] = {}
             refused: dict[bytes, Reason] = {}
+            layouts: Layouts = Counter()
             duplicates = 0
             for outcome, fingerprint in waiting:
                 if isinstance(outcome, Quarantined):
@@ -89,11 +92,13 @@ class Keeper:
                     duplicates += 1
                 else:
                     batch[outcome.identifiers.instance] = self._put(outcome, fingerprint)
+                    layouts[outcome.layout] += 1
             self._site.vault.flush()
             lasting = {source: str(r) for source, r in refused.items() if not r.is_passing}
             self._site.catalogue.add(list(batch.values()), lasting, self._method)
         self.tally.duplicates += duplicates
         self.tally.excluded.update(map(str, refused.values()))
+        self.tally.layouts.update(layouts)
         self.tally.used += len(batch)
 
     def _holds(self, cleaned: Cleaned, batch: Mapping[str, Instance]) -> bool:

@@ -117,7 +117,8 @@ class Receiver:
     def tally(self) -> Tally:
         """Counts so far, a copy."""
         with self._lock:
-            return replace(self._keeper.tally, excluded=self._keeper.tally.excluded.copy())
+            tally = self._keeper.tally
+            return replace(tally, excluded=tally.excluded.copy(), layouts=tally.layouts.copy())
 
     def close(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take no more connections, let those that are open finish, then end them."""

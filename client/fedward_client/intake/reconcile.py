@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedward_client.catalogue import Catalogue
+from fedward_client.deidentify.masks import Layouts, unmatched
+from fedward_client.deidentify.profile import Mask
 from fedward_client.split import Split, SplitRule
 
 
 @dataclass
 class Tally:
-    """Counts gathered while an intake runs."""
+    """Counts gathered while an intake runs; ``layouts``: those of the images that were used."""
 
     found: int
     ignored: int
@@ -20,6 +22,7 @@ class Tally:
     known: int = 0
     duplicates: int = 0
     excluded: Counter[str] = field(default_factory=Counter)
+    layouts: Layouts = field(default_factory=Counter)
 
     def reasons(self) -> str:
         """What was excluded, in one line."""
@@ -33,6 +36,7 @@ class Reconciliation:
     found = used + known + duplicates + the sum of ``excluded`` (by reason). ``known`` were used by
     an earlier intake. ``patients_in_both_splits`` can come from the split column of public
     benchmark data only; labels files that would make one are refused, so that it stays 0 (B6).
+    ``warnings``: masks of the profile that met no image of this intake, and the reverse.
     """
 
     found: int
@@ -48,6 +52,7 @@ class Reconciliation:
     patients_without_label: int
     images_without_label: int
     labels_without_images: int
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> tuple[str, ...]:
         """Return the report for a person, one line each."""
@@ -62,11 +67,14 @@ class Reconciliation:
             f"patients without a label: {self.patients_without_label}",
             f"images without a label: {self.images_without_label}",
             f"labels without images: {self.labels_without_images}",
+            *(f"warning, {warning}" for warning in self.warnings),
         )
 
 
-def reconcile(tally: Tally, catalogue: Catalogue, rule: SplitRule) -> Reconciliation:
-    """Count what the site holds after an intake."""
+def reconcile(
+    tally: Tally, catalogue: Catalogue, rule: SplitRule, masks: Sequence[Mask] = ()
+) -> Reconciliation:
+    """Count what the site holds after an intake; ``masks``: those of its profile."""
     splits: dict[str, set[Split]] = defaultdict(set)
     for label in catalogue.labels():
         splits[label.patient].add(label.split or rule.split_of(label.patient))
@@ -88,4 +96,5 @@ def reconcile(tally: Tally, catalogue: Catalogue, rule: SplitRule) -> Reconcilia
         patients_without_label=len(patients - splits.keys()),
         images_without_label=images_without_label,
         labels_without_images=labels_without_images,
+        warnings=unmatched(masks, tally.layouts),
     )

@@ -153,8 +153,9 @@ def _accountant(runs: tuple[tuple[tuple[float, float], int], ...]) -> PLDAccount
 
 def _account(debits: list[Debit], account: str, spent: Spent) -> Iterable[Recomputed]:
     """Both adversaries of B4: sigma, and sigma / sqrt(t_min - c)."""
-    server = [(d.noise_multiplier, d.sampling_rate) for d in debits]
-    worst = [(d.worst_noise_multiplier, d.sampling_rate) for d in debits]
+    runs_of = [debit for debit in debits for _ in range(debit.steps)]
+    server = [(d.noise_multiplier, d.sampling_rate) for d in runs_of]
+    worst = [(d.worst_noise_multiplier, d.sampling_rate) for d in runs_of]
     for adversary, runs, stated in (
         ("server", server, spent.epsilon_fixed),
         ("worst case", worst, spent.epsilon_worst_case_fixed),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedward_common.errors import MisuseError, OperatorError
+from fedward_common.models.gabor import gabor_filters
 from fedward_common.models.networks import build
 from fedward_common.models.spec import ModelSpec
 
@@ -37,8 +38,9 @@ def parameter_count(spec: ModelSpec) -> int:
 def initial_parameters(spec: ModelSpec, seed: int) -> NDArray[np.float64]:
     """Return the public starting point (d,), the same on every platform.
 
-    Weights are uniform in +-sqrt(3 / fan-in) (LeCun 1998: variance 1 / fan-in, for tanh), norms
-    start at one, biases and the svm at zero. The raw words of Philox are used directly because
+    The first convolution of a ``cnn`` starts as Gabor functions. Other weights are uniform in
+    +-sqrt(3 / fan-in) (LeCun 1998: variance 1 / fan-in, for tanh), norms start at one, biases and
+    the svm at zero. The raw words of Philox are used directly because
     NumPy promises only those, not its distributions, to stay the same.
 
     Args:
@@ -59,6 +61,8 @@ def _initial(
         return np.ones(shape)
     if spec.kind == "svm" or name.endswith("bias"):
         return np.zeros(shape)
+    if spec.kind == "cnn" and name == "conv0.weight":
+        return gabor_filters(*shape[:3])
     words = np.asarray(bits.random_raw(math.prod(shape)), dtype=np.uint64)
     unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
     bound = math.sqrt(3.0 / math.prod(shape[1:]))

@@ -25,7 +25,7 @@ MAX_PLAN_BYTES = 1 << 20
 class Plan(Section):
     """A study, completely described. Two plans are the same study iff their digests are equal."""
 
-    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
+    schema_version: Annotated[Literal[3], Field(alias="schema")] = 3
     study: sections.Study
     protocol: sections.Protocol = sections.Protocol()
     roster: sections.Roster

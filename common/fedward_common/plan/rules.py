@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from fedward_common.plan.document import Plan
 from fedward_common.plan.sections import (
+    TRAINING,
     CountQuery,
-    GradientQuery,
+    CovarianceQuery,
     HistogramQuery,
     MomentsQuery,
 )
@@ -16,7 +17,8 @@ from fedward_common.secagg.parameters import group_problems
 
 def structural_problems(plan: Plan) -> list[str]:
     """What is wrong between sections whose single fields are well-formed."""
-    return [*_roster(plan), *_group(plan), *_cohort(plan), *_schedule(plan), *_histograms(plan)]
+    rules = (_roster, _group, _cohort, _schedule, _histograms, _components)
+    return [line for rule in rules for line in rule(plan)]
 
 
 def _roster(plan: Plan) -> Iterator[str]:
@@ -54,15 +56,30 @@ def _histograms(plan: Plan) -> Iterator[str]:
             yield f"queries.{index}.bins: must be even for two classes; add one"
 
 
+def _components(plan: Plan) -> Iterator[str]:
+    """The svm sees principal components from its first step to its last, or never."""
+    places = [i for i, query in enumerate(plan.queries) if isinstance(query, CovarianceQuery)]
+    for index in places[1:]:
+        yield f"queries.{index}: a second covariance query; remove it"
+    if places and plan.model.kind != "svm":
+        yield f"queries.{places[0]}: components are for model.kind = 'svm'; remove the query"
+    for index, query in enumerate(plan.queries):
+        place = places[0] if places else index
+        if isinstance(query, (*TRAINING, HistogramQuery)) and index < place:
+            yield f"queries.{index}: asks about components before queries.{place}; put it after"
+        if isinstance(query, MomentsQuery) and index > place:
+            yield f"queries.{index}: would move what queries.{place} was centred at; put it before"
+
+
 def _schedule(plan: Plan) -> Iterator[str]:
-    rounds = sum(q.rounds if isinstance(q, GradientQuery) else 1 for q in plan.queries)
+    rounds = sum(q.rounds if isinstance(q, TRAINING) else 1 for q in plan.queries)
     attempts = plan.schedule.maximum_attempts
     if attempts < rounds:
         yield f"schedule.maximum_attempts: {attempts} is below the {rounds} rounds; raise it"
     counted = plan.schedule.nominal_patients is not None
     for index, query in enumerate(plan.queries):
         counted = counted or (isinstance(query, CountQuery) and query.split == "train")
-        if isinstance(query, GradientQuery | MomentsQuery) and not counted:
+        if isinstance(query, (*TRAINING, MomentsQuery, CovarianceQuery)) and not counted:
             yield (
                 f"queries.{index}: needs a divisor; put a count query before it or set "
                 "schedule.nominal_patients"

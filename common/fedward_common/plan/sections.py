@@ -155,6 +155,35 @@ class GradientQuery(_Query):
     augmentation: Augmentation = Augmentation()
 
 
+class FedAvgQuery(_Query):
+    """Rounds of local training; what leaves is the site's clipped change of the model.
+
+    A round is ``local_steps`` steps at Poisson rate ``sampling_rate``, each with noise of the
+    site's own: ``scale`` and ``ring_bound`` are the grid of that noise, ``clip`` bounds a patient's
+    gradient and ``update_clip`` the change of the model (docs/adr/0020).
+    """
+
+    kind: Literal["fedavg"] = "fedavg"
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    local_steps: Annotated[int, Field(ge=1, le=1000)]
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    clip: Positive
+    local_learning_rate: Annotated[float, Field(gt=0, le=1e6)]
+    update_clip: Annotated[float, Field(ge=1e-6, le=1e6)]
+    augmentation: Augmentation = Augmentation()
+
+
+class CovarianceQuery(_Query):
+    """Second moments of inputs clipped to norm ``clip``; the svm then sees ``components`` of them.
+
+    The principal components follow from the noised sum (docs/adr/0021).
+    """
+
+    kind: Literal["covariance"] = "covariance"
+    clip: Positive
+    components: Annotated[int, Field(ge=1, le=256)]
+
+
 class HistogramQuery(_Query):
     """Scores of held-out patients by true class, in ``bins`` equal bins of [0, 1]."""
 
@@ -163,8 +192,12 @@ class HistogramQuery(_Query):
 
 
 Query = Annotated[
-    CountQuery | MomentsQuery | GradientQuery | HistogramQuery, Field(discriminator="kind")
+    CountQuery | MomentsQuery | CovarianceQuery | GradientQuery | FedAvgQuery | HistogramQuery,
+    Field(discriminator="kind"),
 ]
+
+TRAINING = (GradientQuery, FedAvgQuery)
+"""The queries that move the model: patients' clipped gradients are what they ask for."""
 
 
 class Privacy(Section):
@@ -186,7 +219,9 @@ class Schedule(Section):
     """The optimizer, which every member recomputes (A2), and how long and how often to try.
 
     A step is ``learning_rate * sum / (clip * sampling_rate * divisor)``, where the divisor is
-    ``nominal_patients`` or, if that is absent, the latest noised count.
+    ``nominal_patients`` or, if that is absent, the latest noised count. After local training the
+    step is ``learning_rate`` times the mean change over the roster: 1, without momentum and with
+    ``final_learning_rate`` 1, averages the sites' models.
     """
 
     learning_rate: Positive = 1.0

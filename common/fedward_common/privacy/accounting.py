@@ -39,12 +39,13 @@ _MAX_NOISE = 1e5
 
 @dataclass(frozen=True)
 class Mechanism:
-    """``rounds`` runs of a Poisson-subsampled Gaussian query.
+    """``rounds`` rounds of a Poisson-subsampled Gaussian query.
 
     Attributes:
         noise_multiplier: noise deviation over sensitivity, above 0.
         sampling_rate: q in (0, 1].
-        rounds: runs, at least 1.
+        rounds: at least 1.
+        steps: runs in each round, at least 1.
 
     Raises:
         MisuseError: a value is out of range.
@@ -53,12 +54,13 @@ class Mechanism:
     noise_multiplier: float
     sampling_rate: float
     rounds: int
+    steps: int = 1
 
     def __post_init__(self) -> None:
         valid = (
             0.0 < self.noise_multiplier < math.inf
             and 0.0 < self.sampling_rate <= 1.0
-            and self.rounds >= 1
+            and min(self.rounds, self.steps) >= 1
         )
         if not valid:
             raise MisuseError(f"not a mechanism: {self}")
@@ -85,7 +87,7 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, *, interval: float = 
 def epsilon_curve(
     schedule: Sequence[Mechanism], delta: float, steps: Sequence[int]
 ) -> tuple[float, ...]:
-    """Epsilon spent after each of ``steps`` runs of ``schedule``, in its order.
+    """Epsilon spent after each of ``steps`` rounds of ``schedule``, in its order.
 
     Operational only: the guarantee is that of the whole plan (B5). On the coarse grid, so a few
     thousandths above :func:`epsilon`.
@@ -108,7 +110,7 @@ def composed_cost(mechanisms: Iterable[Mechanism]) -> Array:
     """Sum of the Rényi costs of all runs, float64 over :data:`~..renyi.ORDERS`."""
     total = np.zeros_like(renyi_cost(1.0, 1.0))
     for item in mechanisms:
-        total += item.rounds * renyi_cost(item.noise_multiplier, item.sampling_rate)
+        total += item.rounds * item.steps * renyi_cost(item.noise_multiplier, item.sampling_rate)
     return total
 
 
@@ -198,10 +200,10 @@ def _enough_noise(
 
 def _merged(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
     """The same runs with equal (sigma, q) added up: composition does not depend on the order."""
-    rounds: Counter[tuple[float, float]] = Counter()
+    runs: Counter[tuple[float, float]] = Counter()
     for item in mechanisms:
-        rounds[item.noise_multiplier, item.sampling_rate] += item.rounds
-    return tuple(Mechanism(*pair, rounds=count) for pair, count in sorted(rounds.items()))
+        runs[item.noise_multiplier, item.sampling_rate] += item.rounds * item.steps
+    return tuple(Mechanism(*pair, rounds=count) for pair, count in sorted(runs.items()))
 
 
 def _prefix(schedule: Sequence[Mechanism], steps: int) -> list[Mechanism]:

@@ -40,6 +40,8 @@ class MechanismParameters:
         sites: n, size of the roster.
         t_min: sites that must contribute.
         colluding: c, sites that may collude with the server.
+        local_steps: 0 where the noise of t_min - c sites together carries the claim; else each
+            site's own does, at each of so many steps a round (docs/adr/0020).
 
     Raises:
         PlanError: lists every value that is out of range, with what to do.
@@ -57,6 +59,7 @@ class MechanismParameters:
     sites: int
     t_min: int
     colluding: int
+    local_steps: int = 0
 
     def __post_init__(self) -> None:
         problems = self._range_problems() or self._grid_problems()
@@ -75,8 +78,16 @@ class MechanismParameters:
 
     @property
     def site_sigma(self) -> float:
-        """sigma_i = sigma Delta / sqrt(t_min - c): noise of one site, in grid units (B3)."""
-        return self.noise_multiplier * self.sensitivity / math.sqrt(self.honest)
+        """sigma_i = sigma Delta / sqrt(t_min - c): noise of one site, in grid units (B3).
+
+        At a local step a site is alone: sigma Delta.
+        """
+        return self.noise_multiplier * self.sensitivity / math.sqrt(self._carriers(self.honest))
+
+    @property
+    def steps(self) -> int:
+        """Runs of the mechanism that one round is: its local steps, or 1."""
+        return max(1, self.local_steps)
 
     @property
     def noise_overhead(self) -> float:
@@ -86,17 +97,21 @@ class MechanismParameters:
     def noise_multiplier_of(self, honest: int) -> float:
         """Noise multiplier that the noise of ``honest`` sites carries (B4).
 
-        ``self.honest`` gives guarantee (i), 1 gives (ii), all others colluding.
+        ``self.honest`` gives guarantee (i), 1 gives (ii), all others colluding. No other site's
+        noise is in a local step: there the two are the same.
         """
-        return self.noise_multiplier * math.sqrt(honest / self.honest)
+        return self.noise_multiplier * math.sqrt(
+            self._carriers(honest) / self._carriers(self.honest)
+        )
 
     def grid_divergence_of(self, honest: int) -> float:
         """KL divergence per round between grid noise and a rounded continuous Gaussian.
 
         d / (576 sigma_grid^4) with sigma_grid^2 = honest * sigma_i^2; by Pinsker, T rounds give
-        the sqrt(d T / 1152) / sigma_grid^2 of B3.
+        the sqrt(d T / 1152) / sigma_grid^2 of B3. A round of local steps has that of each of them.
         """
-        return self.dimension / (576.0 * (honest * self.site_sigma**2) ** 2)
+        variance = self._carriers(honest) * self.site_sigma**2
+        return self.steps * self.dimension / (576.0 * variance**2)
 
     def sum_bound(self, contributors: int, largest_batch: int) -> float:
         """Largest L2 norm, in grid units, that an honest sum has in all but 1e-20 of cases (A3.5).
@@ -109,6 +124,10 @@ class MechanismParameters:
         rounding = math.sqrt(self.dimension)
         noise = self.site_sigma * math.sqrt(contributors) * (rounding + _WRAP_DEVIATIONS)
         return contributors * (signal + rounding) + noise
+
+    def _carriers(self, honest: int) -> int:
+        """Of ``honest`` sites, those whose noise is in what the claim is about."""
+        return 1 if self.local_steps else honest
 
     def _range_problems(self) -> list[str]:
         checks = (
@@ -128,6 +147,7 @@ class MechanismParameters:
             ("sites", self.sites, 3 <= self.sites <= _MAX_SITES, f"3 to {_MAX_SITES}"),
             ("t_min", self.t_min, 2 <= self.t_min <= self.sites, "2 to the number of sites"),
             ("colluding", self.colluding, 0 <= self.colluding <= self.t_min - 2, "0 to t_min - 2"),
+            ("local_steps", self.local_steps, self.local_steps >= 0, "0 or more"),
         )
         return [f"{name} is {value}, must be {rule}" for name, value, ok, rule in checks if not ok]
 
@@ -143,11 +163,12 @@ class MechanismParameters:
                 f"scale is {self.scale:.6g}, so one site's noise is {self.site_sigma:.4g} grid "
                 f"units, below {MIN_SITE_SIGMA:.0f}: raise scale or noise_multiplier"
             )
-        noise = self.noise_multiplier * self.sensitivity * math.sqrt(self.sites / self.honest)
-        needed = self.sites * self.ring_bound + _WRAP_DEVIATIONS * noise
+        sites = self._carriers(self.sites)
+        noise = self.site_sigma * math.sqrt(sites)
+        needed = sites * self.ring_bound + _WRAP_DEVIATIONS * noise
         if needed >= MODULUS // 2:  # A5
             problems.append(
-                f"ring_bound is {self.ring_bound} and scale {self.scale:.6g}: {self.sites} sites "
+                f"ring_bound is {self.ring_bound} and scale {self.scale:.6g}: {sites} sites "
                 f"and their noise need {needed:.6g} of 2^31 and may wrap; lower scale or ring_bound"
             )
         return problems

@@ -21,6 +21,11 @@ _SCOPE = (
 _TWO_SITES = (
     "A patient with images at two sites has twice the epsilon and (1 + e^epsilon) times the delta."
 )
+_LOCAL = (
+    "Local training: every hospital's own noise protects its patients at each local step, and no "
+    "other hospital's noise is counted for it. That part of the cost is the same whoever works "
+    "together, and more noise than the same figure needs where hospitals share it."
+)
 _HOSPITALS = (
     "The guarantee protects patients, not hospitals: a hospital's own totals are hidden only by "
     "the other hospitals' addends."
@@ -84,14 +89,17 @@ def privacy_statement(
         delta=delta,
         colluding=first.colluding,
         by_account=tuple(zip(used, main, worst, strict=True)),
-        sentences=_sentences(first, max(main), max(worst), curious, delta),
+        sentences=_sentences(every, max(main), max(worst), curious, delta),
     )
 
 
 def mechanism_of(parameters: MechanismParameters, honest: int) -> Mechanism:
     """The query as the accountant sees it when the noise of ``honest`` sites protects (B4)."""
     return Mechanism(
-        parameters.noise_multiplier_of(honest), parameters.sampling_rate, parameters.rounds
+        parameters.noise_multiplier_of(honest),
+        parameters.sampling_rate,
+        parameters.rounds,
+        parameters.steps,
     )
 
 
@@ -118,12 +126,13 @@ def account_epsilon(
 
 
 def _sentences(
-    query: MechanismParameters,
+    queries: Sequence[MechanismParameters],
     main: float,
     worst_case: float,
     curious: float | None,
     delta: float,
 ) -> tuple[str, ...]:
+    query = queries[0]
     if query.colluding == 0:
         against = "against outsiders and the server only"
     else:
@@ -146,7 +155,8 @@ def _sentences(
         "In the worst case, all other sites working together with the server, epsilon is "
         f"{_rounded_up(worst_case)} at the same delta."
     )
-    return (_UNIT, claim, *one_curious, worst, _SCOPE, _TWO_SITES, _HOSPITALS)
+    local = (_LOCAL,) if any(query.local_steps for query in queries) else ()
+    return (_UNIT, claim, *one_curious, worst, *local, _SCOPE, _TWO_SITES, _HOSPITALS)
 
 
 def _rounded_up(value: float) -> str:

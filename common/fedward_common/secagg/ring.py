@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from fedward_common.errors import MisuseError, PlanError
 from fedward_common.privacy.keystream import Keystream
+from fedward_common.privacy.parameters import MODULUS
 from fedward_common.randomness import RandomBytes
 from fedward_common.secagg.prg import U32
-
-MODULUS = 2**32
 
 MAX_DIMENSION = 2**26
 """Coordinates of one addend: 256 MiB on the wire."""

@@ -1,0 +1,163 @@
+"""What the supervisor asks of the SuperLink: nodes registered, runs begun and stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+from flwr.cli.build import build_fab_from_files
+from flwr.common.serde import user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.fab_pb2 import Fab
+from flwr.supercore.control.control_http_client import ControlHttpClient
+
+from fedward_common import __version__
+from fedward_common.errors import FedwardError
+from fedward_server.superlink import SuperLink
+
+log = logging.getLogger(__name__)
+
+SERVER_FOLDER, STUDY = "server-folder", "study"
+"""Keys of a run's configuration, which the ServerApp reads."""
+
+FINISHED = "finished"
+TIMEOUT_SECONDS = 10.0
+
+BUNDLE = f"""\
+[project]
+name = "fedward"
+version = "{__version__}"
+dependencies = ["flwr"]
+
+[tool.flwr.app]
+publisher = "fedward"
+fab-include = ["README.md"]
+
+[tool.flwr.app.components]
+serverapp = "fedward_server.app:app"
+clientapp = "fedward_client.agent:app"
+
+[tool.flwr.app.config]
+{SERVER_FOLDER} = ""
+{STUDY} = ""
+"""
+"""A Flower bundle that holds no code: it names what is installed (G2)."""
+
+README = b"This bundle holds no code: sites and the server run what they have installed.\n"
+
+
+class SuperLinkAwayError(FedwardError):
+    """The SuperLink does not answer now, or answers that it will not; it is asked again."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands: ``outcome`` is empty until it is over, then Flower's own word and text."""
+
+    over: bool
+    outcome: str
+
+
+class Control:
+    """A client of the SuperLink's Control API."""
+
+    def __init__(self, link: SuperLink) -> None:
+        self._client = ControlHttpClient(link.url, verify=link.trust(), timeout=TIMEOUT_SECONDS)
+        self._health = httpx.Client(base_url=link.url, verify=link.trust(), timeout=2.0)
+
+    def healthy(self) -> bool:
+        """Whether the SuperLink answers."""
+        try:
+            return self._health.get("/health").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def sync_nodes(self, transports: Iterable[bytes]) -> None:
+        """Register exactly these P-384 keys (DER) as nodes; all others are unregistered.
+
+        Raises:
+            SuperLinkAwayError: it did not answer.
+        """
+        wanted = {_pem(transport) for transport in transports}
+        with _asking("list nodes"):
+            nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
+            there = {n.public_key.encode(): n.node_id for n in nodes if n.status != "unregistered"}
+            for key in wanted - there.keys():
+                self._client.RegisterNode(RegisterNodeRequest(public_key=key))
+            for key in there.keys() - wanted:
+                self._client.UnregisterNode(UnregisterNodeRequest(node_id=there[key]))
+
+    def start(self, server_folder: str, study: str) -> int:
+        """Begin a run of ``study``; returns its id.
+
+        Raises:
+            SuperLinkAwayError: it did not answer, or refused.
+        """
+        files = {"pyproject.toml": BUNDLE.encode(), "README.md": README}
+        content, _ = build_fab_from_files(files)
+        fab = Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
+        config = user_config_to_proto({SERVER_FOLDER: server_folder, STUDY: study})
+        with _asking("start a run"):
+            reply = self._client.StartRun(StartRunRequest(fab=fab, override_config=config))
+        if not reply.HasField("run_id"):
+            raise SuperLinkAwayError("the SuperLink did not start a run")
+        return int(reply.run_id)
+
+    def state(self, run: int) -> RunState:
+        """How a run stands.
+
+        Raises:
+            SuperLinkAwayError: it did not answer.
+        """
+        with _asking("tell a run's state"):
+            status = self._client.ListRuns(ListRunsRequest(run_id=run)).run_dict[run].status
+        over = status.status == FINISHED
+        return RunState(over, f"{status.sub_status}: {status.details}" if over else "")
+
+    def stop_all(self) -> None:
+        """Stop every run that is not over: their ServerApps died with an earlier supervisor.
+
+        Raises:
+            SuperLinkAwayError: it did not answer.
+        """
+        with _asking("stop runs"):
+            runs = self._client.ListRuns(ListRunsRequest()).run_dict
+            for run, state in runs.items():
+                if state.status.status != FINISHED:
+                    self._client.StopRun(StopRunRequest(run_id=run))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+        self._health.close()
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """Name a failure after what was asked for."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise SuperLinkAwayError(f"the SuperLink did not {what}: {type(error).__name__}") from error
+
+
+def _pem(transport: bytes) -> bytes:
+    """Flower knows a node's key as PEM."""
+    key = load_der_public_key(transport)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,106 @@
+"""How a study ended, and who works on it: small files in the coordinator's folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedward_common.errors import MisuseError, StorageError
+from fedward_common.files import write_atomic
+
+FINISHED, FAILED = "finished.json", "failed.json"
+LOCK, STOPPING = "running.lock", "stopping"
+TAKEOVER_SECONDS = 30.0
+"""How long a new run waits for the process of the one before to be gone."""
+
+
+def note_finished(study: Path) -> None:
+    """The plan is carried out and its results are written."""
+    _note(study / FINISHED, "")
+
+
+def note_failed(study: Path, reason: str) -> None:
+    """It cannot go on without a person."""
+    _note(study / FAILED, reason)
+
+
+def is_finished(study: Path) -> bool:
+    """Whether the plan is carried out."""
+    return (study / FINISHED).exists()
+
+
+def failure(study: Path) -> str | None:
+    """Why the study cannot go on, or None."""
+    path = study / FAILED
+    try:
+        return str(json.loads(path.read_text("utf-8"))["reason"]) if path.exists() else None
+    except (ValueError, KeyError, TypeError):
+        return f"unknown: {path} is damaged"
+
+
+def forget_failure(study: Path) -> None:
+    """A person asks for another try."""
+    (study / FAILED).unlink(missing_ok=True)
+
+
+def ask_to_stop(server: Path) -> None:
+    """Runs end after the round in hand."""
+    write_atomic(server / STOPPING, b"")
+
+
+def forget_stop(server: Path) -> None:
+    """A new server begins."""
+    (server / STOPPING).unlink(missing_ok=True)
+
+
+def is_stopping(server: Path) -> bool:
+    """Whether runs are to end after the round in hand."""
+    return (server / STOPPING).exists()
+
+
+@contextmanager
+def exclusive(folder: Path, seconds: float = TAKEOVER_SECONDS) -> Iterator[None]:
+    """Hold the lock of a study's or a server's folder; two counters of attempts would collide.
+
+    Raises:
+        MisuseError: another process still holds it after ``seconds``.
+        StorageError: the lock's file cannot be made.
+    """
+    try:
+        lock = (folder / LOCK).open("a", encoding="ascii")
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be locked; check rights and space") from error
+    with lock:
+        end = time.monotonic() + seconds
+        while not _try(lock.fileno()):
+            if time.monotonic() > end:
+                raise MisuseError(f"{folder}: another process works on it; stop it first")
+            time.sleep(0.1)
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the folder's lock now."""
+    path = folder / LOCK
+    if not path.exists():
+        return False
+    with path.open("a", encoding="ascii") as lock:
+        return not _try(lock.fileno())
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _note(path: Path, reason: str) -> None:
+    record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
+    write_atomic(path, json.dumps(record).encode("ascii") + b"\n")

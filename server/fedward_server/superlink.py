@@ -1,0 +1,112 @@
+"""Flower's SuperLink and its SuperExec as children: on loopback, with keys of their own.
+
+The SuperLink's Control API has no authentication of its own, so it listens on 127.0.0.1 only, and
+hospitals reach nothing but what the gateway lets through (DESIGN, "Flower 1.41, as measured").
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fedward_common.files import write_atomic
+from fedward_common.randomness import RandomBytes
+from fedward_server.certificates import issue_server, new_authority
+from fedward_server.children import Program
+
+HOST = "127.0.0.1"
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """Where the SuperLink listens and the folder (0700) of its keys, database and bundles."""
+
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The base of its three APIs."""
+        return f"https://{HOST}:{self.port}"
+
+    @property
+    def certificate(self) -> Path:
+        """What its clients trust (PEM)."""
+        return self.folder / "authority.crt"
+
+    def trust(self) -> ssl.SSLContext:
+        """A TLS context that accepts this SuperLink and nobody else."""
+        return ssl.create_default_context(cafile=str(self.certificate))
+
+    def superlink(self) -> Program:
+        """The SuperLink: node authentication, shared secret, durable state, no installation."""
+        command = (
+            _script("flower-superlink"),
+            *("--host", HOST, "--port", str(self.port)),
+            *("--ssl-certfile", str(self.folder / "tls.crt")),
+            *("--ssl-keyfile", str(self.folder / "tls.key")),
+            *("--ssl-ca-certfile", str(self.certificate)),
+            *("--isolation", "process"),
+            *("--superexec-auth-secret-file", str(self.folder / "secret")),
+            "--enable-supernode-auth",
+            *("--database", str(self.folder / "state.db")),
+            "--disable-runtime-dependency-installation",
+        )
+        return Program("SuperLink", command, self._environment(), self.folder)
+
+    def superexec(self) -> Program:
+        """The SuperExec, which starts a process for each run's ServerApp."""
+        command = (
+            _script("flower-superexec"),
+            *("--runtime-api-address", f"{HOST}:{self.port}"),
+            *("--root-certificates", str(self.certificate)),
+            *("--superexec-auth-secret-file", str(self.folder / "secret")),
+        )
+        return Program("SuperExec", command, self._environment(), self.folder)
+
+    def _environment(self) -> dict[str, str]:
+        """This process's, less what belongs to Flower's defaults: no telemetry, its own home."""
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+        own = {k: v for k, v in dict(os.environ).items() if not k.startswith("FLWR_")}
+        return own | {
+            "PATH": path,  # SuperExec finds flwr-serverapp there
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "FLWR_HOME": str(self.folder / "home"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_LOG_LEVEL": "WARNING",
+        }
+
+
+def prepare_superlink(folder: Path, now: datetime, random: RandomBytes) -> SuperLink:
+    """Choose a free port, and make fresh TLS keys and a fresh shared secret.
+
+    They live as long as the supervisor: only its own children are to know them.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link = SuperLink(folder, _free_port())
+    authority = new_authority(now, random)
+    pair = issue_server(authority, [HOST, "localhost"], now, random)
+    write_atomic(link.certificate, authority.certificate.encode("ascii"))
+    write_atomic(folder / "tls.crt", pair.certificate.encode("ascii"))
+    write_atomic(folder / "tls.key", pair.key_pem(), mode=0o600)
+    write_atomic(folder / "secret", random(SECRET_BYTES).hex().encode("ascii"), mode=0o600)
+    return link
+
+
+def _script(name: str) -> str:
+    """A program of Flower, from this very environment."""
+    return str(Path(sys.executable).parent / name)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,275 @@
+"""How good the models are that privacy leaves: the federation beside its alternatives.
+
+A *variant* is a scenario's plan at one epsilon and one pair of thresholds; in each variant models
+are trained from the same hospitals, initial parameters and augmentation:
+
+- ``federated``: ours. The sites' own integer addends are added without masks, which cancel; a test
+  holds this equal, bit by bit, to the full protocol.
+- ``pooled_private``: DP-SGD on all patients in one place, paired with ours: it draws the same
+  batches and views.
+- ``local_fedavg``: every site adds all the noise itself; models are averaged.
+- ``alone``: every site by itself with all the noise; the mean over sites.
+- ``pooled``: all patients in one place, no privacy.
+
+Every setting comes from the scenario. Every finished model is kept, so that a killed bench goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedward_client.preprocess.pipeline import preprocess_array
+from fedward_client.study_cohort import prepare_cohort
+from fedward_common.codec import digest
+from fedward_common.errors import OperatorError
+from fedward_common.files import write_atomic
+from fedward_common.guarantee import statement_of
+from fedward_common.models.features import feature_map
+from fedward_common.plan.signing import SignedPlan
+from fedward_common.progress import Progress
+from fedward_common.study import Study
+from fedward_simulations.arrays import load_arrays
+from fedward_simulations.comparison import Job, run_jobs, setting_of
+from fedward_simulations.exact import accuracy, auc
+from fedward_simulations.federation import plan_for
+from fedward_simulations.material import prepare
+from fedward_simulations.randomness import Randomness
+from fedward_simulations.scenario import Federation, Scenario, load_scenario
+from fedward_simulations.trained import predict
+
+METHODS = ("federated", "pooled_private", "local_fedavg", "alone", "pooled")
+DROPOUT = (6, 1)
+"""t_min and c of the variant that tolerates dropouts and a colluding member."""
+
+SHOWN_BYTES = 4
+"""Bytes of a digest in a folder's name."""
+
+Notice = Callable[[str], None]
+Split = Literal["test", "val"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A scenario's plan at one epsilon; ``t_min`` and ``colluding`` are its own or others."""
+
+    epsilon: float
+    t_min: int | None
+    colluding: int
+
+    @property
+    def name(self) -> str:
+        """Names its folder."""
+        members = "all" if self.t_min is None else str(self.t_min)
+        return f"eps{self.epsilon:g}-t{members}-c{self.colluding}"
+
+    def of(self, scenario: Scenario, seed: int) -> Scenario:
+        """The scenario in this variant at one seed."""
+        return scenario.model_copy(
+            update={
+                "seed": seed,
+                "budget": scenario.budget.model_copy(update={"epsilon": self.epsilon}),
+                "federation": Federation(t_min=self.t_min, colluding=self.colluding),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure: ``epsilons``, the first with every method, and the images to score on."""
+
+    scenarios: Mapping[str, Scenario]
+    images: Path
+    epsilons: Sequence[float]
+    seeds: Sequence[int]
+    methods: Sequence[str] = METHODS
+    dropout: tuple[int, int] | None = None
+    split: Split = "test"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, or for ``alone`` the mean over the sites' models."""
+
+    scenario: str
+    method: str
+    variant: Variant
+    seed: int
+    auc: float
+    accuracy: float
+    epsilon: float
+    epsilon_worst_case: float
+
+
+def make_request(
+    scenarios: Sequence[str],
+    images: Path,
+    *,
+    epsilons: Sequence[float],
+    seeds: str,
+    methods: Sequence[str] | None,
+    dropout: bool,
+    split: Split,
+) -> Request:
+    """Read the command line's words; ``seeds`` is a number or a range such as ``0-4``.
+
+    Raises:
+        OperatorError: no such scenario or method, or seeds of another form.
+    """
+    form = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", seeds)
+    if form is None or int(form[2] or form[1]) < int(form[1]):
+        raise OperatorError(f"--seeds: {seeds!r} is neither a number nor a range such as 0-4")
+    unknown = [method for method in methods or () if method not in METHODS]
+    if unknown:
+        raise OperatorError(f"--method: {unknown[0]!r} is not one of {', '.join(METHODS)}")
+    return Request(
+        scenarios={Path(name).stem: load_scenario(name)[0] for name in scenarios},
+        images=images,
+        epsilons=epsilons,
+        seeds=range(int(form[1]), int(form[2] or form[1]) + 1),
+        methods=methods or METHODS,
+        dropout=DROPOUT if dropout else None,
+        split=split,
+    )
+
+
+def measure(request: Request, folder: Path, notice: Notice) -> Iterator[list[Cell]]:
+    """Train and score what is not in ``folder`` yet; yields all cells so far, again and again.
+
+    What the text speaks of comes first: every method at the first epsilon, then the rest.
+    """
+    benches = {
+        (name, seed): _Bench(name, scenario, seed, request, folder, notice)
+        for name, scenario in request.scenarios.items()
+        for seed in request.seeds
+    }
+    cells: list[Cell] = []
+    for variant, methods in stages(request):
+        for bench in benches.values():
+            cells += bench.cells(variant, methods)
+            yield cells
+
+
+def stages(request: Request) -> list[tuple[Variant, list[str]]]:
+    """Which methods are trained in which variant, in order."""
+    own = [Variant(epsilon, None, 0) for epsilon in request.epsilons]
+    later = ("alone", "pooled")
+    found = [(own[0], [m for m in METHODS if m not in later])]
+    found += [(variant, ["federated"]) for variant in own[1:]]
+    if request.dropout is not None:
+        found.append((Variant(own[0].epsilon, *request.dropout), ["federated"]))
+    found.append((own[0], list(later)))
+    found += [(variant, ["pooled_private", "local_fedavg", "alone"]) for variant in own[1:]]
+    asked = [(variant, [m for m in some if m in request.methods]) for variant, some in found]
+    return [(variant, methods) for variant, methods in asked if methods]
+
+
+class _Bench:
+    """One scenario at one seed: its hospitals, its plans, and what was trained from them."""
+
+    def __init__(
+        self,
+        name: str,
+        scenario: Scenario,
+        seed: int,
+        request: Request,
+        folder: Path,
+        notice: Notice,
+    ) -> None:
+        self._name, self._scenario, self._seed = name, scenario, seed
+        self._request, self._notice = request, notice
+        images = load_arrays(request.images)
+        source = images.digest()
+        self._sites = folder / _folder("hospitals", scenario.data.model_dump_json(), source, seed)
+        self._runs = folder / _folder(name, scenario.model_dump_json(), source, seed)
+        self._images = images.test_images if request.split == "test" else images.val_images
+        self._labels = images.test_labels if request.split == "test" else images.val_labels
+
+    def cells(self, variant: Variant, methods: Sequence[str]) -> list[Cell]:
+        """Train the missing models of ``methods`` in one variant, and score all of them."""
+        study = Study(self._plan(variant).open())
+        folder = self._runs / variant.name
+        jobs = [job for method in methods for job in _jobs(method, study)]
+        setting = setting_of(
+            variant.of(self._scenario, self._seed),
+            self._sites / "sites",
+            [site.name for site in study.plan.roster.sites],
+            study.plan,
+            study.plan.digest,
+        )
+        label = f"{self._name}, seed {self._seed}, {variant.name}: {', '.join(methods)}"
+        found = run_jobs(
+            setting, jobs, folder, lambda done, total: self._notice(f"{label}, {done} of {total}")
+        )
+        inputs = self._inputs(study)
+        return [
+            self._cell(method, variant, study, inputs, [found[job] for job in _jobs(method, study)])
+            for method in methods
+        ]
+
+    def _cell(
+        self,
+        method: str,
+        variant: Variant,
+        study: Study,
+        inputs: NDArray[np.float32],
+        models: Sequence[Progress],
+    ) -> Cell:
+        scored = [predict(study, model, inputs) for model in models]
+        statement = statement_of(study)
+        private = method != "pooled"
+        return Cell(
+            scenario=self._name,
+            method=method,
+            variant=variant,
+            seed=self._seed,
+            auc=float(np.mean([auc(scores, self._labels) for scores in scored])),
+            accuracy=float(np.mean([accuracy(scores, self._labels) for scores in scored])),
+            epsilon=statement.epsilon if private else float("inf"),
+            epsilon_worst_case=statement.epsilon_worst_case if private else float("inf"),
+        )
+
+    def _plan(self, variant: Variant) -> SignedPlan:
+        path = self._runs / variant.name / "plan.signed"
+        if path.exists():
+            return SignedPlan.from_file(path.read_bytes(), str(path))
+        self._notice(f"{self._name}, seed {self._seed}, {variant.name}: hospitals and plan")
+        scenario = variant.of(self._scenario, self._seed)
+        randomness = Randomness(self._seed)
+        material = prepare(
+            scenario,
+            self._sites,
+            self._request.images,
+            randomness,
+            lambda *_: None,
+            self._name,
+        )
+        try:
+            signed = plan_for(scenario, material.sites, randomness, self._name)
+            for site in material.sites:
+                prepare_cohort(site.folder, Study(signed.open()), "train")
+        finally:
+            for site in material.sites:
+                site.close()
+        write_atomic(path, signed.to_file())
+        return signed
+
+    def _inputs(self, study: Study) -> NDArray[np.float32]:
+        return feature_map(study.spec)(preprocess_array(self._images, study.plan.preprocess))
+
+
+def _jobs(method: str, study: Study) -> list[Job]:
+    sites = len(study.plan.roster.sites) if method == "alone" else 1
+    return [Job(method, site) for site in range(sites)]
+
+
+def _folder(name: str, settings: str, source: str, seed: int) -> str:
+    """A folder that settings or images of another content never share."""
+    mark = digest("utility", settings, source).hex()[: 2 * SHOWN_BYTES]
+    return f"{name}-{mark}/seed-{seed}"
