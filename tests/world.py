@@ -48,7 +48,6 @@ from fedward_common.plan.document import Plan
 from fedward_common.plan.signing import SignedPlan, sign_plan
 from fedward_common.progress import Progress, advance, begin
 from fedward_common.randomness import os_random
-from fedward_common.secagg.ring import RingParameters
 from fedward_common.secret import SecretBytes
 from fedward_common.study import Study
 from fedward_server.coordinator import Coordinator, RoundEvent
@@ -74,7 +73,7 @@ epsilon_worst_case = "none"
 delta = 1e-3
 
 [studies]
-queries = ["count", "moments", "gradient", "histogram"]
+queries = ["count", "moments", "covariance", "gradient", "fedavg", "histogram"]
 models = ["svm", "cnn"]
 minimum_cohort = 1
 audit_share = 0.0
@@ -359,6 +358,5 @@ def fold_all(study: Study, sums: Sequence[Vector]) -> list[Progress]:
     states = [begin(study)]
     for total in sums:
         task, _ = study.at(states[-1].position)
-        ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
-        states.append(advance(study, states[-1], ring.decode(total)))
+        states.append(advance(study, states[-1], task.ring.decode(total)))
     return states

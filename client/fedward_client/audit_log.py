@@ -82,6 +82,27 @@ class AuditLog:
         highest = max(entries, key=lambda entry: entry.ledger_count)
         return Head(highest.ledger_count, highest.ledger_hash)
 
+    def check_covers(self, ledger: Head) -> None:
+        """Refuse a log that ends long before the ledger does.
+
+        A debit is made before the message that is logged after it, so a kill may leave one debit of
+        each study that the log has not seen; more than that were cut off the log.
+
+        Raises:
+            IntegrityError: entries are missing at the end.
+        """
+        entries = self.entries()
+        seen = max((entry.ledger_count for entry in entries), default=0)
+        if ledger.length - seen > max(1, len({entry.study for entry in entries})):
+            raise IntegrityError(
+                f"site database, audit chain: it ends where the ledger had {seen} of its "
+                f"{ledger.length} rows: entries were cut off; keep the site's folder as evidence"
+            )
+
+    def holds(self, head: Head) -> bool:
+        """Say whether the log once ended, or ends, at ``head``."""
+        return self._chain.holds(head)
+
     def entries(self) -> list[AuditEntry]:
         """Return the whole log, oldest first, verified on the way.
 
@@ -89,6 +110,10 @@ class AuditLog:
             IntegrityError: the chain does not hold.
         """
         return [_entry(record) for _, record in self._chain.rows(self._chain.genesis())]
+
+    def head(self) -> Head:
+        """Where the log ends, as it is stored."""
+        return self._chain.head()
 
     def verify(self) -> Head:
         """Recompute the chain and return its head.

@@ -1,20 +1,20 @@
 """k-anonymity of what is shown of a table (Sweeney 2002): no shown group has fewer than k members.
 
 Cells are suppressed first, then rows. Suppression is complementary: what is hidden is never a
-single small number that the totals would give away. This guards tables of metadata that leave the
+single small number that the total would give away. This guards tables of metadata that leave the
 operator's own screen; what leaves the hospital is a private sum, and no table.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedward_common.errors import MisuseError
 
 K = 5
-"""The smallest group that may be shown."""
+"""The smallest group that may be shown. Nothing lowers it."""
 
 SUPPRESSED = "*"
 """Stands for a suppressed cell."""
@@ -40,9 +40,10 @@ def anonymous_groups(rows: Iterable[Sequence[str]], k: int = K) -> Groups:
     enough; those that never are, are hidden.
 
     Raises:
-        MisuseError: k is below 2, or the rows differ in length.
+        MisuseError: k is below K, or the rows differ in length.
     """
-    _check(k)
+    if k < K:
+        raise MisuseError(f"a group of {k} is too small to be shown: k is at least {K}")
     counts = Counter(tuple(row) for row in rows)
     widths = {len(key) for key in counts}
     if len(widths) > 1:
@@ -58,32 +59,6 @@ def anonymous_groups(rows: Iterable[Sequence[str]], k: int = K) -> Groups:
     while 0 < hidden < k:  # a small remainder would show as the total less the groups
         hidden += sizes.pop(min(sizes, key=lambda key: (sizes[key], key)))
     return Groups(tuple(sorted(sizes.items())), hidden)
-
-
-def anonymous_counts(counts: Mapping[str, int], k: int = K) -> Mapping[str, int | None]:
-    """Hide (None) the counts of 1 to k-1, and as many more that their sum does not give one away.
-
-    For counts that are shown beside their total. The next larger counts are hidden, equal ones
-    together, until those hidden differ and are at least k: any exchange of hidden values then shows
-    the same table, even to somebody who knows this rule. Counts of zero are nobody's, and shown.
-    Where all counts are hidden, a total may still tell (two ones are a total of two).
-
-    Raises:
-        MisuseError: k is below 2.
-    """
-    _check(k)
-    sizes = sorted({count for count in counts.values() if count >= k}, reverse=True)
-    cutoff = k - 1
-    hidden = [count for count in counts.values() if 0 < count < k]
-    while hidden and sizes and (len(set(hidden)) < 2 or sum(hidden) < k):
-        cutoff = sizes.pop()
-        hidden = [count for count in counts.values() if 0 < count <= cutoff]
-    return {name: None if 0 < n <= cutoff else n for name, n in counts.items()}
-
-
-def _check(k: int) -> None:
-    if k < 2:
-        raise MisuseError("a group of one is not anonymous: k is at least 2")
 
 
 def _most_distinguishing_first(counts: Counter[Key], width: int) -> list[int]:

@@ -35,7 +35,10 @@ def package_digest() -> bytes:
     It is worked out once a process, from the files as they are then: those that it has loaded.
     """
     files = tuple(
-        (f"{name}/{path.relative_to(folder).as_posix()}", hashlib.sha256(path.read_bytes()).digest())
+        (
+            f"{name}/{path.relative_to(folder).as_posix()}",
+            hashlib.sha256(path.read_bytes()).digest(),
+        )
         for name, folder in _folders()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not set(_SKIPPED) & set(path.parts)

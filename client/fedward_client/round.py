@@ -112,6 +112,7 @@ class SiteService:
 
     def _begin(self, order: Begin) -> Message:
         running = self._study(begin_study(self._site, order))
+        running.check_package()
         if not self._site.policy.is_open(self._now()):
             return CLOSED
         return self._watch.needed(running) or self._standing(running)
@@ -128,7 +129,7 @@ class SiteService:
         if stored is not None:
             self._log(order, stored)
             return stored
-        refusal = self._watch.needed(running) or self._closed(order)
+        refusal = self._watch.needed(running) or self._closed(running, order)
         if refusal is not None:  # before anything is looked at
             return refusal.encode()
         try:
@@ -139,10 +140,12 @@ class SiteService:
                 self._leave_on_time(order, arrived, running.study.plan.schedule.reply_delay_seconds)
         return reply
 
-    def _closed(self, order: StepOrder) -> Refusal | None:
+    def _closed(self, running: Running, order: StepOrder) -> Refusal | None:
         """An attempt that was computed in time is finished; nothing else is begun."""
-        begins = isinstance(order, ShareOrder | MaskOrder)
-        return None if not begins or self._site.policy.is_open(self._now()) else CLOSED
+        if not isinstance(order, ShareOrder | MaskOrder):
+            return None
+        running.check_package()
+        return None if self._site.policy.is_open(self._now()) else CLOSED
 
     def _log(self, order: StepOrder, reply: bytes) -> None:
         head = self._site.ledger.head()

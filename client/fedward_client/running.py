@@ -167,11 +167,17 @@ class Running:
 
         Raises:
             PeerError: it has.
-            PolicyRefusalError: the package was exchanged, and its operator has not approved again.
         """
         if self._record.state is StudyState.STOPPED:
             raise PeerError("this site has stopped the study: a published sum was false")
-        if not self._site.simulation:
+
+    def check_package(self) -> None:
+        """Refuse to begin anything with another package than the operator has approved.
+
+        Raises:
+            PolicyRefusalError: it was exchanged since.
+        """
+        if not self._site.simulation:  # there, author and operator are one
             self._site.packages.check(self._record.plan_digest)
 
     def stop(self, beside: Beside) -> None:
@@ -194,9 +200,12 @@ class Running:
     def open_cohorts(self) -> None:
         """Open every cohort that the plan asks for: what is wrong with one shows before a debit.
 
+        So does a GPU that is not there.
+
         Raises:
-            OperatorError: a label is not a class of the plan, or a column is missing.
+            OperatorError: a label is not a class of the plan, a column or the device is missing.
         """
+        _ = self._site.runtime.torch_device
         for split in {task.split for task in self.study.tasks}:
             self.cohort(split)
 

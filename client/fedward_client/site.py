@@ -132,6 +132,8 @@ def open_site(
 ) -> Site:
     """Open a site folder with its policy, ledger and studies.
 
+    ``runtime`` stands in for the ``[runtime]`` of its ``config.toml``.
+
     Raises:
         OperatorError: not a site, or a file of it is missing, malformed or readable by others.
         StorageError, IntegrityError: the database cannot be opened, or its chains do not hold.
@@ -156,7 +158,7 @@ def open_site(
             heads=HeadBook(database),
             audits=Audits(database),
             randomness=randomness,
-            runtime=runtime or RuntimeOptions(),
+            runtime=runtime or folder.runtime,
             simulation=simulation,
         )
     except BaseException:

@@ -22,9 +22,11 @@ from fedward_client.catalogue import Catalogue
 from fedward_client.database import open_database, transaction
 from fedward_client.deidentify.profile import Profile
 from fedward_client.split import SplitRule, threshold_of
+from fedward_client.training.runtime import AUTO, DEVICE, Engine, RuntimeOptions
 from fedward_client.vault import KEY_BYTES, Vault
 from fedward_common.errors import IntegrityError, OperatorError, StorageError
 from fedward_common.files import sync_folder, write_atomic
+from fedward_common.plan.document import describe_problem
 from fedward_common.randomness import RandomBytes, os_random
 from fedward_common.secret import SecretBytes
 
@@ -45,7 +47,31 @@ holdout_fraction = {fraction}
 # A de-identification profile (TOML, relative to this folder); "" is the built-in one for local
 # training. What it keeps stays encrypted in this folder.
 profile = ""
+
+# Speed and memory of training, never the privacy.
+[runtime]
+engine = "fedward"    # or "opacus" or "opacus-functorch"
+device = "auto"       # a GPU if there is one; or "cpu", "cuda", "cuda:1"
+threads = 1           # of the processor
+# micro_batch = 256   # images in one pass; without it, fitted to their size
 """
+
+
+class _Runtime(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    engine: Engine = "fedward"
+    device: Annotated[str, Field(pattern=DEVICE)] = AUTO
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    micro_batch: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+
+    def options(self) -> RuntimeOptions:
+        return RuntimeOptions(
+            micro_batch=self.micro_batch,
+            threads=self.threads,
+            device=self.device,
+            engine=self.engine,
+        )
 
 
 class _Config(BaseModel):
@@ -55,6 +81,7 @@ class _Config(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     holdout_fraction: float
     profile: str = ""
+    runtime: _Runtime = _Runtime()
 
 
 @dataclass(frozen=True)
@@ -64,6 +91,7 @@ class SiteFolder:
     path: Path
     name: str
     profile: Profile
+    runtime: RuntimeOptions
     deidentification_key: SecretBytes
     split: SplitRule
     database: sqlite3.Connection
@@ -153,6 +181,7 @@ def open_site(path: Path, random: RandomBytes = os_random) -> SiteFolder:
             path=path,
             name=config.name,
             profile=profile or Profile.for_local_training(),
+            runtime=config.runtime.options(),
             deidentification_key=keys["deidentify"],
             split=SplitRule(keys["split"], threshold),
             database=database,
@@ -213,9 +242,7 @@ def _read_config(path: Path) -> _Config:
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{path}: not TOML; {error}") from error
     except ValidationError as error:
-        fields = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors()
-        )
+        fields = "; ".join(describe_problem(problem) for problem in error.errors())
         raise OperatorError(f"{path}: {fields}") from error
 
 

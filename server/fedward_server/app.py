@@ -12,11 +12,11 @@ from flwr.serverapp import Grid, ServerApp
 from fedward_common.errors import IntegrityError, OperatorError
 from fedward_server.bound import die_with_parent
 from fedward_server.coordinator import Coordinator, StudyFailedError
-from fedward_server.outcome import exclusive, is_stopping, note_failed, note_finished
 from fedward_server.receipts import Receipts, RecordedSites, StudyStoppedError
 from fedward_server.run_record import finish_run
 from fedward_server.server_folder import ServerFolder, StoredStudy, open_server
 from fedward_server.sites import GridSites
+from fedward_server.study_files import exclusive, is_stopping, note_failed, note_finished
 
 log = logging.getLogger(__name__)
 

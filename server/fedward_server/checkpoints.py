@@ -21,8 +21,9 @@ from fedward_common.progress import Progress, decode_progress
 from fedward_common.secagg.parameters import Group
 from fedward_common.secagg.server_store import decode_reveals, encode_reveals
 from fedward_server.pending import Pending
+from fedward_server.study_files import ATTEMPTS, LEFT_OUT
 
-ATTEMPTS, PENDING, LEFT_OUT = "attempts.json", "pending.bin", "left-out.json"
+PENDING = "pending.bin"
 
 
 @dataclass(frozen=True)

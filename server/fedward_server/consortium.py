@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 
-from fedward_common.enrolment import ADDRESS, SUFFIX, address_problem, make_welcome
+from fedward_common.enrolment import SUFFIX, address_problem, make_welcome
 from fedward_common.errors import IntegrityError, OperatorError
 from fedward_common.files import write_atomic
 from fedward_common.identity import SitePublic, parse_site_public
@@ -29,18 +29,23 @@ from fedward_server.certificates import (
     new_authority,
     revocation_list,
 )
-from fedward_server.server_folder import ServerFolder
+from fedward_server.server_folder import ServerFolder, enrolled_sites
 
 GATEWAY, TLS = "gateway.json", "gateway.tls"
 KEY, CERTIFICATE = "key", "certificate"
 ISSUED, REVOKED, CRL = "issued.jsonl", "revoked.jsonl", "revoked.crl"
+GRACE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """Where hospitals connect to (``address``, host:port), and the loopback port for operators."""
+    """Where hospitals connect to, where the gateway listens, the loopback port for operators.
+
+    ``address`` and ``listen`` are host:port; they differ behind a port forwarding.
+    """
 
     address: str
+    listen: str
     admin_port: int
 
     @property
@@ -49,9 +54,10 @@ class Gateway:
         return self.address.rpartition(":")[0].strip("[]")
 
     @property
-    def port(self) -> int:
-        """The port that hospitals use."""
-        return int(self.address.rpartition(":")[2])
+    def bind(self) -> tuple[str, int]:
+        """Interface and port that the gateway listens on."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,9 @@ def found_consortium(
     Raises:
         OperatorError: the address is malformed, or the folder has one already.
     """
-    if problem := address_problem(gateway.address):
-        raise OperatorError(f"--address {gateway.address}: {problem}")
+    for option, text in (("--address", gateway.address), ("--listen", gateway.listen)):
+        if problem := address_problem(text):
+            raise OperatorError(f"{option} {text}: {problem}")
     path = folder.path / GATEWAY
     if path.exists():
         raise OperatorError(f"{path}: the address is set already, welcomes name it; keep it")
@@ -83,33 +90,33 @@ def found_consortium(
     write_atomic(path, json.dumps(asdict(gateway)).encode() + b"\n")
 
 
-def gateway_of(folder: ServerFolder) -> Gateway:
+def gateway_of(server: Path) -> Gateway:
     """The gateway's address.
 
     Raises:
         OperatorError: none was given at `init`.
     """
-    path = folder.path / GATEWAY
+    path = server / GATEWAY
     try:
         gateway = Gateway(**json.loads(path.read_text("utf-8")))
     except FileNotFoundError as error:
         raise OperatorError(
-            f"{folder.path}: no address for hospitals; run `init --address HOST:PORT`"
+            f"{server}: no address for hospitals; run `init --address HOST:PORT`"
         ) from error
     except (ValueError, TypeError) as error:
         raise IntegrityError(f"{path}: damaged; restore it from a backup") from error
-    if not ADDRESS.fullmatch(str(gateway.address)):
+    if any(address_problem(str(text)) for text in (gateway.address, gateway.listen)):
         raise IntegrityError(f"{path}: damaged; restore it from a backup")
     return gateway
 
 
-def authority_of(folder: ServerFolder) -> Authority:
+def authority_of(server: Path) -> Authority:
     """The CA.
 
     Raises:
         IntegrityError: its files are missing or damaged.
     """
-    place = folder.path / "authority"
+    place = server / "authority"
     try:
         authority = Authority(
             SecretBytes((place / KEY).read_bytes()), (place / CERTIFICATE).read_text("ascii")
@@ -131,83 +138,108 @@ def enrol_site(
 ) -> Enrolled:
     """Add a site, renew its certificate, or ``replace`` its keys; write its welcome.
 
+    A replaced transport key of the same identity is good until the site uses the new one, for
+    GRACE at most: it is cut off neither before nor long after it reads its welcome.
+
     Raises:
         OperatorError: not a valid SITE.pub, a revoked key, or another site of that name.
     """
     site = parse_site_public(text, source)
-    if site.transport.hex() in {entry["transport"] for entry in _lines(folder, REVOKED)}:
+    if site.transport.hex() in {entry["transport"] for entry in _lines(folder.path, REVOKED)}:
         raise OperatorError(f"{source}: this key was revoked; ask the hospital for a new one")
-    old = _present(folder, site.name)
+    old = _present(folder.path, site.name)
     if replace and old is not None and old.transport != site.transport:
-        _append(folder, REVOKED, _revocation(old, now))
-        _public_path(folder, site.name).unlink()
+        grace = GRACE if old.identity == site.identity else timedelta()
+        _append(folder.path, REVOKED, _revocation(old, now + grace))
+        _public_path(folder.path, site.name).unlink()
     folder.enrol(text, source)
     if not (folder.path / GATEWAY).exists():
         return Enrolled(site, None)
-    authority = authority_of(folder)
+    authority = authority_of(folder.path)
     certificate = issue_site(authority, site.name, site.transport, now, random)
-    _append(folder, ISSUED, _issue(certificate, site))
-    write_revocations(folder, now)
+    _append(folder.path, ISSUED, _issue(certificate, site))
+    write_revocations(folder.path, now)
+    address = gateway_of(folder.path).address
     welcome = make_welcome(
-        folder.coordinator,
-        site.name,
-        gateway_of(folder).address,
-        authority.certificate,
-        certificate,
+        folder.coordinator, site.name, address, authority.certificate, certificate
     )
-    path = _public_path(folder, site.name).with_suffix(SUFFIX)
+    path = _public_path(folder.path, site.name).with_suffix(SUFFIX)
     write_atomic(path, welcome.to_text().encode("ascii"))
     return Enrolled(site, path)
 
 
-def revoke_site(folder: ServerFolder, name: str, now: datetime) -> SitePublic:
-    """Shut a site out: no plan names it any more and its certificates and key are refused.
+def revoke_site(server: Path, name: str, now: datetime) -> SitePublic:
+    """Shut a site out at once: no plan names it any more, its certificates and keys are refused.
 
     Raises:
         OperatorError: no such site is enrolled.
     """
-    site = _present(folder, name)
+    site = _present(server, name)
     if site is None:
-        known = ", ".join(site.name for site in folder.sites()) or "none"
+        known = ", ".join(site.name for site in enrolled_sites(server)) or "none"
         raise OperatorError(f"site {name}: not enrolled; enrolled sites: {known}")
-    _append(folder, REVOKED, _revocation(site, now))  # first: a crash must not forget it
-    path = _public_path(folder, name)
+    _append(server, REVOKED, _revocation(site, now))  # first: a crash must not forget it
+    path = _public_path(server, name)
     path.unlink()
     path.with_suffix(SUFFIX).unlink(missing_ok=True)
-    if (folder.path / GATEWAY).exists():
-        write_revocations(folder, now)
+    retire(server, name, now)
     return site
 
 
-def admitted(folder: ServerFolder) -> dict[bytes, str]:
+def admitted(server: Path, now: datetime) -> dict[bytes, str]:
     """The transport keys (DER) that may connect, with their sites' names."""
-    revoked = {entry["transport"] for entry in _lines(folder, REVOKED)}
-    return {s.transport: s.name for s in folder.sites() if s.transport.hex() not in revoked}
+    revoked = {entry["transport"]: entry for entry in _lines(server, REVOKED)}
+    found = {
+        s.transport: s.name for s in enrolled_sites(server) if s.transport.hex() not in revoked
+    }
+    return found | retiring(server, now)
 
 
-def write_revocations(folder: ServerFolder, now: datetime) -> None:
+def retiring(server: Path, now: datetime) -> dict[bytes, str]:
+    """Replaced transport keys (DER) that may still connect, with their sites' names."""
+    moment = now.isoformat(timespec="seconds")
+    lines = _lines(server, REVOKED)
+    ended = {entry["transport"] for entry in lines if entry["when"] <= moment}
+    return {
+        bytes.fromhex(entry["transport"]): entry["name"]
+        for entry in lines
+        if entry["transport"] not in ended
+    }
+
+
+def retire(server: Path, name: str, now: datetime) -> None:
+    """End the grace of a site's replaced keys: it uses the new one, or is shut out."""
+    for key, owner in retiring(server, now).items():
+        if owner == name:
+            when = now.isoformat(timespec="seconds")
+            _append(server, REVOKED, {"name": name, "transport": key.hex(), "when": when})
+    if (server / GATEWAY).exists():
+        write_revocations(server, now)
+
+
+def write_revocations(server: Path, now: datetime) -> None:
     """Write the CRL: every certificate whose key is not an admitted site's."""
-    good = {hashlib.sha256(key).hexdigest() for key in admitted(folder)}
-    serials = [int(e["serial"], 16) for e in _lines(folder, ISSUED) if e["key"] not in good]
-    text = revocation_list(authority_of(folder), serials, now)
-    write_atomic(folder.path / "authority" / CRL, text.encode("ascii"))
+    good = {hashlib.sha256(key).hexdigest() for key in admitted(server, now)}
+    serials = [int(e["serial"], 16) for e in _lines(server, ISSUED) if e["key"] not in good]
+    text = revocation_list(authority_of(server), serials, now)
+    write_atomic(server / "authority" / CRL, text.encode("ascii"))
 
 
-def gateway_certificate(folder: ServerFolder, now: datetime, random: RandomBytes) -> Path:
+def gateway_certificate(server: Path, now: datetime, random: RandomBytes) -> Path:
     """The file (PEM, mode 0600) of the gateway's key and certificate, made or renewed as needed."""
-    path = folder.path / TLS
+    path = server / TLS
     if not path.exists() or needs_renewal(path.read_text("ascii"), now):
-        pair = issue_server(authority_of(folder), [gateway_of(folder).host], now, random)
+        pair = issue_server(authority_of(server), [gateway_of(server).host], now, random)
         write_atomic(path, pair.key_pem() + pair.certificate.encode("ascii"), mode=0o600)
     return path
 
 
-def _present(folder: ServerFolder, name: str) -> SitePublic | None:
-    return next((site for site in folder.sites() if site.name == name), None)
+def _present(server: Path, name: str) -> SitePublic | None:
+    return next((site for site in enrolled_sites(server) if site.name == name), None)
 
 
-def _public_path(folder: ServerFolder, name: str) -> Path:
-    return folder.path / "sites" / f"{name}.pub"
+def _public_path(server: Path, name: str) -> Path:
+    return server / "sites" / f"{name}.pub"
 
 
 def _revocation(site: SitePublic, now: datetime) -> dict[str, str]:
@@ -221,8 +253,8 @@ def _issue(certificate: str, site: SitePublic) -> dict[str, str]:
     return {"serial": f"{serial:x}", "name": site.name, "key": key}
 
 
-def _lines(folder: ServerFolder, name: str) -> list[dict[str, str]]:
-    path = folder.path / "authority" / name
+def _lines(server: Path, name: str) -> list[dict[str, str]]:
+    path = server / "authority" / name
     if not path.exists():
         return []
     try:
@@ -231,7 +263,7 @@ def _lines(folder: ServerFolder, name: str) -> list[dict[str, str]]:
         raise IntegrityError(f"{path}: damaged; restore it from a backup") from error
 
 
-def _append(folder: ServerFolder, name: str, record: dict[str, str]) -> None:
-    path = folder.path / "authority" / name
+def _append(server: Path, name: str, record: dict[str, str]) -> None:
+    path = server / "authority" / name
     before = path.read_bytes() if path.exists() else b""
     write_atomic(path, before + json.dumps(record).encode("ascii") + b"\n")

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import httpx
 from cryptography.hazmat.primitives.serialization import (
@@ -66,14 +65,6 @@ class SuperLinkAwayError(FedwardError):
     """The SuperLink does not answer now, or answers that it will not; it is asked again."""
 
 
-@dataclass(frozen=True)
-class RunState:
-    """How a run stands: ``outcome`` is empty until it is over, then Flower's own word and text."""
-
-    over: bool
-    outcome: str
-
-
 class Control:
     """A client of the SuperLink's Control API."""
 
@@ -88,20 +79,23 @@ class Control:
         except httpx.HTTPError:
             return False
 
-    def sync_nodes(self, transports: Iterable[bytes]) -> None:
+    def sync_nodes(self, transports: Iterable[bytes]) -> set[bytes]:
         """Register exactly these P-384 keys (DER) as nodes; all others are unregistered.
+
+        Returns those of them whose node is online.
 
         Raises:
             SuperLinkAwayError: it did not answer.
         """
-        wanted = {_pem(transport) for transport in transports}
+        wanted = {_pem(transport): transport for transport in transports}
         with _asking("list nodes"):
             nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
-            there = {n.public_key.encode(): n.node_id for n in nodes if n.status != "unregistered"}
-            for key in wanted - there.keys():
+            there = {bytes(n.public_key): n for n in nodes if n.status != "unregistered"}
+            for key in wanted.keys() - there.keys():
                 self._client.RegisterNode(RegisterNodeRequest(public_key=key))
-            for key in there.keys() - wanted:
-                self._client.UnregisterNode(UnregisterNodeRequest(node_id=there[key]))
+            for key in there.keys() - wanted.keys():
+                self._client.UnregisterNode(UnregisterNodeRequest(node_id=there[key].node_id))
+        return {wanted[k] for k in wanted.keys() & there.keys() if there[k].status == "online"}
 
     def start(self, server_folder: str, study: str) -> int:
         """Begin a run of ``study``; returns its id.
@@ -119,16 +113,15 @@ class Control:
             raise SuperLinkAwayError("the SuperLink did not start a run")
         return int(reply.run_id)
 
-    def state(self, run: int) -> RunState:
-        """How a run stands.
+    def outcome(self, run: int) -> str | None:
+        """How a run ended, in Flower's words, or None while it goes on.
 
         Raises:
             SuperLinkAwayError: it did not answer.
         """
         with _asking("tell a run's state"):
             status = self._client.ListRuns(ListRunsRequest(run_id=run)).run_dict[run].status
-        over = status.status == FINISHED
-        return RunState(over, f"{status.sub_status}: {status.details}" if over else "")
+        return f"{status.sub_status}: {status.details}" if status.status == FINISHED else None
 
     def stop_all(self) -> None:
         """Stop every run that is not over: their ServerApps died with an earlier supervisor.

@@ -36,11 +36,12 @@ from fedward_server.approvals import (
     load_approvals,
     save_approvals,
 )
-from fedward_server.checkpoints import ATTEMPTS, Checkpoint, Checkpoints
+from fedward_server.checkpoints import Checkpoint, Checkpoints
 from fedward_server.evidence import Evidence, Spool
 from fedward_server.pending import Pending
 from fedward_server.rounds import RoundRunner, SumLostError
 from fedward_server.sites import Sites, Traffic
+from fedward_server.study_files import ATTEMPTS
 from fedward_server.witnesses import WitnessedSites
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The gateway as a process: ``python -m fedward_server.gateway_process SERVER LISTEN PORT``.
+"""The gateway as a process: ``python -m fedward_server.gateway_process FOLDER PORT``.
 
 It holds no key but its own TLS key. Hospitals talk to the TLS port; ``/health``, ``/metrics`` and
 ``/status`` are for operators, on the loopback interface only.
@@ -12,8 +12,9 @@ import logging
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -24,20 +25,21 @@ from fedward_server.gateway import Event, Gateway, Receive, Scope, Send
 from fedward_server.gateway_counters import Counters, prometheus
 from fedward_server.gateway_limits import REQUESTS_AT_ONCE, UPSTREAM_SECONDS, Limits
 from fedward_server.gateway_tls import listen, listen_plain, load_revoked, tls_context
-from fedward_server.server_folder import ServerFolder, open_server
 from fedward_server.status import study_samples
-from fedward_server.superlink import HOST, SuperLink
+from fedward_server.superlink import HOST, LINK_FOLDER, SuperLink
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+GRACE_SECONDS = 60.0
+"""Read at least so often: the grace of a replaced key ends without any file changing."""
 
 
 @dataclass
 class Admission:
     """The enrolled sites, read again when a file of theirs has changed."""
 
-    folder: ServerFolder
+    server: Path
     _names: dict[bytes, str] = field(default_factory=dict)
     _read: object = None
 
@@ -50,24 +52,25 @@ class Admission:
         state = self._state()
         if state == self._read:
             return False
-        self._names, self._read = admitted(self.folder), state
+        self._names, self._read = admitted(self.server, datetime.now(UTC)), state
         return True
 
     def _state(self) -> object:
-        files = [*(self.folder.path / "sites").glob("*.pub"), self.folder.path / "authority" / CRL]
+        files = [*(self.server / "sites").glob("*.pub"), self.server / "authority" / CRL]
         stats = [(file.name, file.stat()) for file in files if file.exists()]
-        return sorted((name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
+        found = sorted((name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
+        return found, int(time.monotonic() // GRACE_SECONDS)
 
 
 class Admin:
     """The ASGI application for operators."""
 
-    def __init__(self, folder: ServerFolder, upstream: httpx.AsyncClient, counters: Counters):
-        self._folder = folder
+    def __init__(self, server: Path, upstream: httpx.AsyncClient, counters: Counters) -> None:
+        self._server = server
         self._upstream = upstream
         self._counters = counters
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer GET /health, /metrics and /status."""
         status, kind, text = 404, "text/plain", "no such path\n"
         if scope["method"] == "GET" and scope["path"] == "/health":
@@ -75,7 +78,7 @@ class Admin:
                 (200, "ok\n") if await self._superlink_is_up() else (503, "no SuperLink\n")
             )
         elif scope["method"] == "GET" and scope["path"] == "/metrics":
-            samples = [*self._counters.samples(), *study_samples(self._folder)]
+            samples = [*self._counters.samples(), *study_samples(self._server)]
             status, kind, text = 200, "text/plain; version=0.0.4", prometheus(samples)
         elif scope["method"] == "GET" and scope["path"] == "/status":
             status, kind, text = 200, "application/json", json.dumps(self._counters.as_dict())
@@ -96,17 +99,17 @@ class Admin:
         return reply.status_code == httpx.codes.OK
 
 
-async def serve(folder: ServerFolder, host: str, link: SuperLink) -> None:
+async def serve(server: Path, link: SuperLink) -> None:
     """Serve until SIGTERM."""
-    place, gateway = folder.path / "authority", gateway_of(folder)
-    context = tls_context(folder.path / TLS, place / "certificate", place / CRL)
-    admission, limits, counters = Admission(folder), Limits(), Counters()
+    place, gateway = server / "authority", gateway_of(server)
+    context = tls_context(server / TLS, place / "certificate", place / CRL)
+    admission, limits, counters = Admission(server), Limits(), Counters()
     admission.refresh()
     async with _upstream(link) as upstream:
         application = Gateway(admission.names, upstream, limits, counters)
-        admin = Admin(folder, upstream, counters)
+        admin = Admin(server, upstream, counters)
         servers = [
-            await listen(application, host, gateway.port, context, limits),
+            await listen(application, *gateway.bind, context, limits),
             await listen_plain(admin, HOST, gateway.admin_port),
         ]
         stopped = asyncio.Event()
@@ -114,8 +117,8 @@ async def serve(folder: ServerFolder, host: str, link: SuperLink) -> None:
         watcher = asyncio.create_task(_watch(admission, context, place / CRL))
         await stopped.wait()
         watcher.cancel()
-        for server in servers:
-            server.close()
+        for listener in servers:
+            listener.close()
 
 
 def _upstream(link: SuperLink) -> httpx.AsyncClient:
@@ -144,13 +147,12 @@ async def _watch(admission: Admission, context: ssl.SSLContext, crl: Path) -> No
 
 
 def main() -> None:
-    """Start with the server's folder, the address to listen on and the SuperLink's port."""
+    """Start with the coordinator's folder and the SuperLink's port."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for name in ("httpx", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    folder, host, port = sys.argv[1:]
-    server = open_server(Path(folder))
-    asyncio.run(serve(server, host, SuperLink(server.path / "superlink", int(port))))
+    server, port = Path(sys.argv[1]), int(sys.argv[2])
+    asyncio.run(serve(server, SuperLink(server / LINK_FOLDER, port)))
 
 
 if __name__ == "__main__":

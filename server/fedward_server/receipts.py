@@ -7,22 +7,25 @@ never left out without a line that says so.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedward_common.errors import FedwardError, StorageError
+from fedward_common.errors import FedwardError
 from fedward_common.messages import Message, ProposeReply, Refusal, WitnessesNeeded
-from fedward_server.checkpoints import LEFT_OUT, load_checkpoint
+from fedward_server.checkpoints import load_checkpoint
 from fedward_server.coordinator import RoundEvent
 from fedward_server.sites import Sites, Traffic
-
-RECEIPTS, NOW = "receipts.jsonl", "now.json"
+from fedward_server.study_files import (
+    LEFT_OUT,
+    NOW,
+    append_receipt,
+    read_json,
+    read_receipts,
+    timestamp,
+)
 
 AWAY = "not connected"
 UNNOTED = "not noted: the server was stopped just then"
@@ -99,13 +102,13 @@ class Receipts:
         """An attempt has failed: for ``Coordinator(on_abort=...)``."""
         problems = {name: self._reason(name) for name in sorted(self._problems)}
         problems |= {n: AWAY for n in self._names if n not in self._present}
-        _append(self._folder, {"e": e, "aborted": reason, "problems": problems})
+        append_receipt(self._folder, {"e": e, "aborted": reason, "problems": problems})
 
     def _round(
         self, number: int, query: str, e: int, sites: Sequence[str], absent: Mapping[str, str]
     ) -> None:
         record = {"round": number, "query": query, "e": e, "contributed": list(sites)}
-        _append(self._folder, record | {"absent": dict(absent)})
+        append_receipt(self._folder, record | {"absent": dict(absent)})
 
     def _reason(self, name: str) -> str:
         if name in self._problems:
@@ -113,13 +116,12 @@ class Receipts:
         return NOT_ACCEPTED if name in self._present else AWAY
 
     def _left_out(self) -> dict[str, str]:
-        path = self._folder / LEFT_OUT
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        return read_json(self._folder / LEFT_OUT)
 
     def _show(self) -> None:
         """For people who watch: lost in a crash, so it need not reach the disk at once."""
         record = self._now | {
-            "when": _when(),
+            "when": timestamp(),
             "connected": sorted(self._present),
             "problems": self._problems,
         }
@@ -166,34 +168,3 @@ class RecordedSites:
             self.receipts.heard(step, name, reply)
             yield name, reply
         self.receipts.silent(step, deadline_seconds)
-
-
-def read_receipts(folder: Path) -> list[dict[str, Any]]:
-    """Every receipt of a study, oldest first. A line that a crash cut short is no receipt."""
-    path = folder / RECEIPTS
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text("utf-8").split("\n"):
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def _append(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add one line, on the disk. It begins with a line feed: one cut short does not spoil it.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    try:
-        with (folder / RECEIPTS).open("a", encoding="ascii") as stream:
-            stream.write("\n" + json.dumps({"when": _when(), **record}))
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise StorageError(f"{folder / RECEIPTS}: cannot be written; free disk space") from error
-
-
-def _when() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

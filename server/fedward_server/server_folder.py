@@ -49,8 +49,7 @@ class ServerFolder:
 
     def sites(self) -> tuple[SitePublic, ...]:
         """Every enrolled site, by name."""
-        files = sorted((self.path / "sites").glob("*.pub"))
-        return tuple(parse_site_public(file.read_text(), str(file)) for file in files)
+        return enrolled_sites(self.path)
 
     def sign(self, plan: Plan) -> StoredStudy:
         """Sign a plan and make its study's folder.
@@ -69,17 +68,28 @@ class ServerFolder:
         return StoredStudy(signed, folder)
 
     def study(self, name: str) -> StoredStudy:
-        """The signed plan of a study.
+        """The signed plan of a study; see :func:`signed_study`."""
+        return signed_study(self.path, name)
 
-        Raises:
-            OperatorError: there is none of this name.
-        """
-        folder = self.path / "studies" / name
-        path = folder / PLAN
-        if not path.is_file():
-            known = ", ".join(sorted(p.name for p in (self.path / "studies").glob("*"))) or "none"
-            raise OperatorError(f"study {name}: no signed plan here; studies: {known}")
-        return StoredStudy(SignedPlan.from_file(path.read_bytes(), str(path)), folder)
+
+def enrolled_sites(path: Path) -> tuple[SitePublic, ...]:
+    """Every site that is enrolled in the coordinator's folder ``path``, by name."""
+    files = sorted((path / "sites").glob("*.pub"))
+    return tuple(parse_site_public(file.read_text(), str(file)) for file in files)
+
+
+def signed_study(path: Path, name: str) -> StoredStudy:
+    """The signed plan of a study in the coordinator's folder ``path``.
+
+    Raises:
+        OperatorError: there is none of this name.
+    """
+    folder = path / "studies" / name
+    plan = folder / PLAN
+    if not plan.is_file():
+        known = ", ".join(sorted(p.name for p in (path / "studies").glob("*"))) or "none"
+        raise OperatorError(f"study {name}: no signed plan here; studies: {known}")
+    return StoredStudy(SignedPlan.from_file(plan.read_bytes(), str(plan)), folder)
 
 
 def create_server(path: Path, random: RandomBytes = os_random) -> ServerFolder:
@@ -94,6 +104,11 @@ def create_server(path: Path, random: RandomBytes = os_random) -> ServerFolder:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path / KEY, key.reveal().hex().encode() + b"\n", mode=0o600)
     return ServerFolder(path, key)
+
+
+def has_server(path: Path) -> bool:
+    """Whether a coordinator was made in this folder."""
+    return (path / KEY).exists()
 
 
 def open_server(path: Path) -> ServerFolder:

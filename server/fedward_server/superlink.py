@@ -21,6 +21,8 @@ from fedward_server.children import Program
 
 HOST = "127.0.0.1"
 SECRET_BYTES = 32
+LINK_FOLDER = "superlink"
+"""In the coordinator's folder."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from fedward_common.progress import Progress
 from fedward_common.queries.task import Task
 from fedward_common.randomness import RandomBytes
 from fedward_common.secagg.prg import U32
-from fedward_common.secagg.ring import RingParameters
 from fedward_common.study import Study
 
 NO_CLIP = 1e12
@@ -75,8 +74,7 @@ def federated(bench: Bench) -> Progress:
         for site, cohort in enumerate(bench.cohorts):
             random = bench.draw(site, position)
             total += addend(study, task, progress, cohort, random, bench.runtime)
-        ring = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
-        progress = folding.advance(study, progress, ring.decode(total))
+        progress = folding.advance(study, progress, task.ring.decode(total))
     return progress
 
 

@@ -11,21 +11,18 @@ FOLDER only. Exits 1 if a check fails.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.accept.command import accept_command
 from tests.accept.foundation import ROOT, Record
 from tests.accept.suites import suite
 from tests.fuzzing import all_targets, fuzz
 
-RESULTS = ROOT / "docs" / "results"
 BENCH = [sys.executable, "-c", "from fedward_simulations.bench.cli import app; app()", "secagg"]
 SHOWN = "fedward-simulate bench secagg"
 SMALL = ["--sites", "10", "--sites", "30", "--parameters", "20000", "--no-peers"]
@@ -36,21 +33,6 @@ MEGA = 10**6
 Result = dict[str, Any]
 Cases = dict[tuple[int, int, int], Result]
 """Results by sites, parameters and dropouts."""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--reduced", action="store_true")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
-        record = accept(out, reduced=options.reduced)
-        folder = out if options.reduced else RESULTS
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "private-sum.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
-        (folder / "private-sum.png").write_bytes((out / "secagg.png").read_bytes())
-    sys.exit(0 if all(check.passed for check in record.checks) else 1)
 
 
 def accept(out: Path, *, reduced: bool) -> Record:
@@ -122,4 +104,4 @@ def messages(record: Record, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    accept_command(__doc__, "private-sum", accept, {"secagg.png": "private-sum.png"})

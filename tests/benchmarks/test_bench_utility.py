@@ -173,7 +173,7 @@ def test_a_bench_keeps_its_models_and_goes_on(images, tmp_path):
     assert {tuple(line["seeds"]) for line in found["lines"]} == {(3, 4)}
     models = {path: path.read_bytes() for path in out.rglob("federated-*.bin")}
     assert len(models) == 4
-    gone = sorted(models)[0]
+    gone = min(models)
     gone.unlink()
     kept = {path: path.stat().st_mtime_ns for path in models if path != gone}
     again = runner.invoke(app, command)

@@ -1,20 +1,19 @@
-"""No table that is shown has a group below k, and its totals give no hidden number away."""
+"""No table that is shown has a group below k, and its total gives no hidden number away."""
 
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from fedward_client.kanonymity import SUPPRESSED, anonymous_counts, anonymous_groups
+from fedward_client.kanonymity import SUPPRESSED, K, anonymous_groups
 from fedward_common.errors import MisuseError
 
 row = st.tuples(st.sampled_from("MFO"), st.sampled_from("abcdefgh"), st.sampled_from("12"))
 tables = st.lists(row, max_size=60)
-sizes = st.integers(2, 7)
+sizes = st.integers(K, 9)
 
 
 def covers(key, one):
@@ -68,45 +67,12 @@ def test_fewer_than_k_rows_show_nothing_not_even_how_many():
     assert anonymous_groups([]).hidden == 0
 
 
-@pytest.mark.parametrize("k", [1, 0, -3])
-def test_a_group_of_one_is_refused(k):
+@pytest.mark.parametrize("k", [4, 1, 0, -3])
+def test_nothing_lowers_the_size_of_a_group(k):
     with pytest.raises(MisuseError):
-        anonymous_groups([("F",)], k)
-    with pytest.raises(MisuseError):
-        anonymous_counts({"F": 1}, k)
+        anonymous_groups([("F",)] * 9, k)
 
 
 def test_rows_of_different_length_are_refused():
     with pytest.raises(MisuseError):
         anonymous_groups([("F",), ("F", "40Y")])
-
-
-counts = st.lists(st.integers(0, 9), max_size=4)
-
-
-@settings(deadline=None, max_examples=400)
-@given(counts, st.integers(2, 5))
-@example([5, 4, 4], 5)
-@example([5, 5, 4], 5)
-@example([1, 1, 9], 2)
-def test_the_total_gives_no_hidden_count_away(numbers, k):
-    """Whoever knows the rule, the total and what is shown cannot tell a hidden count."""
-    table = {str(i): number for i, number in enumerate(numbers)}
-    shown = anonymous_counts(table, k)
-    assert all(count is None or count == 0 or count >= k for count in shown.values())
-    hidden = [name for name, count in shown.items() if count is None]
-    if not hidden:
-        assert dict(shown) == table
-        return
-    if len(hidden) == len([number for number in numbers if number]):
-        return  # all are hidden: only the total is shown
-    rest = sum(table[name] for name in hidden)
-    assert rest >= k
-    fitting = [
-        guess
-        for guess in product(range(1, rest), repeat=len(hidden))
-        if sum(guess) == rest
-        and anonymous_counts(table | dict(zip(hidden, guess, strict=True)), k) == shown
-    ]
-    for position in range(len(hidden)):
-        assert len({guess[position] for guess in fitting}) > 1

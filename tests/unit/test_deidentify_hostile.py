@@ -6,13 +6,16 @@ import logging
 import struct
 import tracemalloc
 import zlib
+from io import BytesIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from tests.dicom_cases import SECRET, TOKEN, clean, ct, encoded, image, lenient, noise
+from tests.dicom_cases import SECRET, TOKEN, clean, ct, encoded, file_bytes, image, lenient, noise
 from tests.dicom_options import profile
 
 from fedward_client.deidentify import checks, engine, parsing
@@ -183,6 +186,95 @@ def test_an_x_ray_volume_of_a_head_is_one(sop_class, part):
 def test_an_ultrasound_volume_is_ultrasound():
     outcome = Deidentifier(SECRET).deidentify(volume("6.2"))
     assert outcome == Quarantined(Reason.NO_ULTRASOUND_REGIONS)
+
+
+@pytest.mark.parametrize("patient", ["471199", "0471199", "47-11-99"])
+def test_no_quantity_is_an_identifier_of_the_same_file(patient):
+    """Numbers within plausible ranges, but the patient's, the order's or a date of birth."""
+    ds = ct()
+    ds.PatientID, ds.AccessionNumber, ds.PatientBirthDate = patient, "A 8675309", "19620314"
+    ds.SeriesNumber, ds.AcquisitionNumber = 471199, 47119
+    ds.ExposureInuAs, ds.ActualFrameDuration = 19620314, 14031962
+    ds.FrameReferenceTime, ds.ExposureTimeInms = "8675309.0", 471199.0
+    cleaned = clean(encoded(ds))[1]
+    assert cleaned.AcquisitionNumber == 47119
+    for keyword in (
+        "SeriesNumber", "ExposureInuAs", "ActualFrameDuration", "FrameReferenceTime",
+        "ExposureTimeInms",
+    ):  # fmt: skip
+        assert keyword not in cleaned
+    ds.PatientID, ds.AccessionNumber, ds.PatientBirthDate = "P1", "A1", ""
+    assert clean(encoded(ds))[1].SeriesNumber == 471199
+
+
+def test_an_identifier_has_one_pseudonym_in_every_character_set():
+    """ISO 2022 writes Japanese with bytes that look like ASCII."""
+    found = set()
+    for sets in (["", "ISO 2022 IR 87"], "ISO_IR 192", "GB18030"):
+        ds = ct()
+        ds.SpecificCharacterSet, ds.PatientID = sets, "山田"
+        found.add(clean(encoded(ds))[0].identifiers.patient)
+    assert found == {Deidentifier(SECRET).pseudonym("patient", "山田")}
+
+
+def test_a_directory_of_files_is_no_broken_image():
+    refused = Deidentifier(SECRET).deidentify(file_bytes("DICOMDIR"))
+    assert refused == Quarantined(Reason.UNKNOWN_SOP_CLASS)
+
+
+def as_big_endian(ds):
+    """The file with the same values, big-endian (PS3.5 A.3)."""
+    pixels = ds.pixel_array
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
+    ds.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
+    buffer = BytesIO()
+    dcmwrite(buffer, ds, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def test_a_lookup_table_of_a_big_endian_file_is_kept():
+    ds = ct()
+    del ds.RescaleSlope, ds.RescaleIntercept
+    table = Dataset()
+    table.add_new(0x00283002, "US", [256, 0, 12])
+    table.ModalityLUTType = "HU"
+    table.add_new(0x00283006, "US", list(range(0, 4096, 16)))
+    ds.ModalityLUTSequence = Sequence([table])
+    little = clean(encoded(ds))[1]
+    big = clean(as_big_endian(ds))[1]
+    assert big.ModalityLUTSequence[0].LUTData == little.ModalityLUTSequence[0].LUTData
+    np.testing.assert_array_equal(big.pixel_array, little.pixel_array)
+
+
+@pytest.mark.parametrize("vr", ["UN", "OF", "OL", "UT", "OB"])
+def test_pixels_under_another_representation_are_the_same(vr):
+    data = encoded(ct())
+    at = data.rindex(b"\xe0\x7f\x10\x00OW\0\0") + 4
+    cleaned = clean(data[:at] + vr.encode() + data[at + 2 :])[1]
+    np.testing.assert_array_equal(cleaned.pixel_array, ct().pixel_array)
+
+
+def test_what_follows_the_data_set_and_what_is_no_image_goes():
+    """Waveforms and documents within an image, items within private ones, bytes after the end."""
+    ds = ct()
+    wave, inner = Dataset(), Dataset()
+    wave.add_new(0x54001010, "OW", TOKEN.encode())
+    inner.PatientName = f"{TOKEN}^PRIVATE"
+    ds.WaveformSequence = Sequence([wave])
+    ds.EncapsulatedDocument, ds.DocumentTitle = TOKEN.encode(), TOKEN
+    block = ds.private_block(0x29, f"{TOKEN} 1.0", create=True)
+    block.add_new(1, "SQ", Sequence([inner]))
+    for chosen in (None, profile(safe_private=True, device=True, institution=True)):
+        outcome, _ = clean(encoded(ds) + TOKEN.encode() * 3, chosen)
+        assert TOKEN.encode() not in outcome.data
+        ds.file_meta.TransferSyntaxUID = DEFLATED.decode()
+        outcome, _ = clean(encoded(ds) + TOKEN.encode() * 3, chosen)
+        assert TOKEN.encode() not in outcome.data
+
+
+@pytest.mark.parametrize("start", [128, 132], ids=["no preamble", "no file meta marker"])
+def test_a_file_without_its_beginning_is_refused(start):
+    assert Deidentifier(SECRET).deidentify(encoded(ct())[start:]) == Quarantined(Reason.NOT_DICOM)
 
 
 @pytest.mark.parametrize(

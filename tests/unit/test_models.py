@@ -15,6 +15,7 @@ from safetensors.numpy import load, save
 
 from fedward_common.errors import MisuseError, OperatorError
 from fedward_common.models.features import feature_map, model_input_shape
+from fedward_common.models.gabor import GRID, gabor_filters
 from fedward_common.models.losses import per_image_loss
 from fedward_common.models.networks import build
 from fedward_common.models.parameters import (
@@ -125,6 +126,41 @@ def test_initial_parameters_depend_on_the_seed_and_refuse_bad_ones():
     assert not np.array_equal(initial_parameters(spec, 0), initial_parameters(spec, 1))
     with pytest.raises(OperatorError):
         initial_parameters(spec, -1)
+
+
+@pytest.mark.parametrize(("width", "channels", "side"), [(4, 1, 28), (16, 1, 28), (64, 3, 224)])
+def test_a_cnn_starts_from_gabor_filters_whatever_the_seed(width, channels, side):
+    spec = ModelSpec(kind="cnn", input_shape=(channels, side, side), width=width)
+    first, second = (
+        to_tensors(spec, initial_parameters(spec, seed))["conv0.weight"] for seed in (0, 1)
+    )
+    assert np.array_equal(first, second)
+    assert np.allclose(first.sum(axis=(2, 3)), 0, atol=1e-5)
+    assert np.allclose((first**2).sum(axis=(1, 2, 3)), 1, atol=1e-5)
+    even, odd = np.split(first, 2)
+    turned = first[:, :, ::-1, ::-1]  # by half a turn
+    assert np.allclose(np.split(turned, 2)[0], even, atol=1e-6)
+    assert np.allclose(np.split(turned, 2)[1], -odd, atol=1e-6)
+    # Every filter differs from every other: orientations and phases, not copies.
+    flat = first.reshape(width, -1)
+    overlap = np.abs(flat @ flat.T) - np.eye(width)
+    assert overlap.max() < 0.999
+
+
+def test_gabor_filters_see_their_own_orientation():
+    filters = gabor_filters(16, 1, 5)[:, 0]
+    columns = np.arange(5) - 2.0
+    stripes = np.tile(np.cos(2 * np.pi * columns / 5), (5, 1))  # upright: angle 0
+    answers = np.abs((filters * stripes).sum(axis=(1, 2)))
+    assert answers.argmax() == 0
+    assert answers[4] < 0.1 * answers[0]  # a quarter turn
+    assert answers[8] < 1e-6  # odd against even
+
+
+def test_gabor_filters_do_not_depend_on_last_bits():
+    """All values lie on a grid far coarser than what libraries of mathematics differ by."""
+    filters = gabor_filters(16, 3, 5)
+    assert np.array_equal(filters / GRID, np.round(filters / GRID))
 
 
 def test_flat_order_is_the_modules_own():

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from fedward_client.cli import audit as audit_commands
-from fedward_client.cli import audit_privacy, budget, daemon, images, network, plans, site
+from fedward_client.cli import (
+    audit_log,
+    audit_privacy,
+    budget,
+    daemon,
+    images,
+    network,
+    plans,
+    site,
+)
 from fedward_client.processes import forbid_core_dumps
 from fedward_common.command import new_app, run_command
 
@@ -25,6 +34,7 @@ app.command()(network.receive)
 app.command()(network.fetch)
 app.command()(images.deidentify)
 app.command()(images.describe)
+app.command("describe-cohort")(images.describe_cohort)
 app.command()(images.predict)
 members.command()(site.confirm)
 plan.command("show")(plans.show)
@@ -34,7 +44,8 @@ plan.command("import")(plans.import_plan)
 ledger.command("show")(budget.show)
 ledger.command("verify")(budget.verify)
 ledger.command("forecast")(budget.forecast)
-audit.command("verify")(budget.verify_log)
+audit.command("verify")(audit_log.verify)
+audit.command("head")(audit_log.head)
 audit.command("round")(audit_commands.round_)
 audit.command("privacy")(audit_privacy.privacy)
 for group in (members, plan, ledger, audit):

@@ -51,20 +51,6 @@ def verify(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None
         _tell_heads({"ledger": head}, as_json=as_json)
 
 
-def verify_log(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Recompute the chains of ledger and log.
-
-    Example: fedward-client audit verify
-    """
-    from fedward_client.site import open_site
-    from fedward_client.witness import check_log
-
-    with open_site(site) as opened:
-        heads = {"ledger": opened.ledger.verify(), "audit": opened.audit.verify()}
-        check_log(opened)
-        _tell_heads(heads, as_json=as_json)
-
-
 def forecast(
     plan: Annotated[Path, typer.Argument(help="A plan, signed or not.")],
     site: SiteOption = DEFAULT_SITE,

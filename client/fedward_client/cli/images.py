@@ -161,6 +161,31 @@ def describe(profile: ProfileOption = None, as_json: JsonOption = False) -> None
     tell(f"{row.tag} {row.keyword:50} {row.effect}" for row in effects)
 
 
+def describe_cohort(
+    out: Annotated[Path, typer.Argument(metavar="OUT.csv", help="A new file.")],
+    site: SiteOption = DEFAULT_SITE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a table of the site's patients in groups of at least five.
+
+    By modality, manufacturer, part of the body, and sex and age where the profile retains them.
+    Smaller groups lose cells or are left out. The counts are exact: for the hospital's own use.
+
+    Example: fedward-client describe-cohort cohort.csv
+    """
+    from fedward_client.cohort_table import describe_cohort as write_table
+    from fedward_client.site_folder import open_site
+
+    with open_site(site) as folder:
+        description = write_table(folder, out)
+    if as_json:
+        shown = [{"group": key, "patients": size} for key, size in description.groups.shown]
+        hidden = description.groups.hidden
+        tell_json({"groups": shown, "hidden": hidden, "suppressed": description.suppressed})
+    else:
+        tell(description.lines())
+
+
 def predict(
     model: Annotated[Path, typer.Argument(help="A released model.safetensors.")],
     path: Annotated[Path, typer.Argument(help="A DICOM file or a folder of them.")],

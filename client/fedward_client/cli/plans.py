@@ -151,9 +151,34 @@ def _review_lines(site: Site, record: StudyRecord, outcome: Review) -> tuple[str
     return (
         *explain(study).lines(),
         *under("Hospitals", members),
+        *_change_lines(site, outcome),
         *(() if _has_begun(record) else _verdict_lines(site, study, outcome)),
+        *_package_lines(site, record),
         f"State: {record.state}",
     )
+
+
+def _change_lines(site: Site, outcome: Review) -> tuple[str, ...]:
+    from fedward_client.plan_changes import changes, last_approved
+
+    before = last_approved(site, outcome.plan)
+    if before is None:
+        return ("This site has approved no other plan of this coordinator yet.",)
+    heading = f"What changed since {before.study.name}, the plan that it approved last"
+    return under(heading, changes(before, outcome.plan) or ("nothing but the study's number",))
+
+
+def _package_lines(site: Site, record: StudyRecord) -> tuple[str, ...]:
+    if not _waits_for_package(site, record):
+        return ()
+    return ("fedward was upgraded or changed since this plan was approved: approve it again.",)
+
+
+def _waits_for_package(site: Site, record: StudyRecord) -> bool:
+    from fedward_client.studies import ENDED
+
+    approved = record.approval is not None and record.state not in ENDED
+    return approved and not site.packages.is_approved(record.plan_digest)
 
 
 def _verdict_lines(site: Site, study: Study, outcome: Review) -> tuple[str, ...]:
@@ -174,10 +199,12 @@ def _has_begun(record: StudyRecord) -> bool:
 
 def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, Any]:
     from fedward_client.cli.budget_view import forecast_json
+    from fedward_client.plan_changes import changes, last_approved
     from fedward_common.explain import explain
     from fedward_common.study import Study
 
     study, statement = Study(outcome.plan), outcome.statement
+    before = last_approved(site, outcome.plan)
     begun = _has_begun(record)
     return {
         "plan": outcome.plan.digest.hex(),
@@ -189,6 +216,9 @@ def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, 
         "forecast": {} if begun else forecast_json(site, study),
         "unverified": outcome.unverified,
         "refusals": () if begun else outcome.refusals,
+        "approve_again": _waits_for_package(site, record),
+        "last_approved": None if before is None else before.digest.hex(),
+        "changes": [] if before is None else changes(before, outcome.plan),
         "explanation": explain(study).to_json(),
     }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -79,31 +80,35 @@ def confirm(
 
 
 def status(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
-    """Show what is held, known and spent.
+    """Show what is held, known and spent, and how the site stands with its coordinator.
 
     Example: fedward-client status --json
     """
+    from fedward_client.cli import connection_view as view
     from fedward_client.cli.budget_view import account_lines, accounts_json
     from fedward_client.site import open_site
 
     with open_site(site) as opened:
         public = opened.identity.public()
         counts = dict(opened.folder.catalogue.counts())
-        studies = [_study(record) for record in opened.studies.all()]
+        studies = opened.studies.all()
         if as_json:
             tell_json(
                 {
                     "site": opened.name,
                     "fingerprint": public.fingerprint.hex(),
                     "catalogue": counts,
-                    "studies": studies,
+                    "studies": [view.study_json(record) for record in studies],
+                    **view.connection_json(opened),
                     "accounts": accounts_json(opened),
+                    "runtime": asdict(opened.runtime),
                 }
             )
             return
         tell((f"site {opened.name}", f"fingerprint: {spell(public.fingerprint)}"))
         tell(f"{name.replace('_', ' ')}: {number}" for name, number in counts.items())
-        tell(f"study {s['name']} ({s['plan'][:16]}): {s['state']}" for s in studies)
+        tell(view.connection_lines(opened))
+        tell(view.study_line(opened, record) for record in studies)
         tell(account_lines(opened))
 
 
@@ -112,14 +117,6 @@ def study_name(record: StudyRecord) -> str:
     from fedward_common.plan.document import plan_from_canonical
 
     return plan_from_canonical(record.plan).study.name
-
-
-def _study(record: StudyRecord) -> dict[str, Any]:
-    return {
-        "name": study_name(record),
-        "plan": record.plan_digest.hex(),
-        "state": str(record.state),
-    }
 
 
 def _asked(question: str) -> bool:

@@ -56,6 +56,7 @@ class Daemon:
         state: StateFile,
         connection: Callable[[], Connection],
         *,
+        on_session: Callable[[], None] = lambda: None,
         notifier: Notifier | None = None,
         random: RandomBytes = os_random,
     ) -> None:
@@ -63,6 +64,7 @@ class Daemon:
         self._inbox = inbox
         self._state = state
         self._connection = connection
+        self._on_session = on_session
         self._notifier = notifier or Notifier()
         self._random = random
         self._stop = threading.Event()
@@ -129,6 +131,7 @@ class Daemon:
         )
         self._notifier.status("connected")
         log.info("connected to the coordinator")
+        self._on_session()
 
     def _leave(self, link: FleetLink) -> None:
         with suppress(LinkError):

@@ -103,6 +103,18 @@ def _may_be_text(raw: bytes) -> bool:
     return len(raw) >= _TEXT_BYTES and any(raw) and _PRINTABLE.issuperset(raw)
 
 
+def quantities(vr: str, value: bytes) -> tuple[float, ...]:
+    """Return the numbers of a value that passed :func:`numbers`; none of a text."""
+    if vr in ("DS", "IS"):
+        return tuple(float(part) for part in values_of(value) or () if part)
+    code = _BINARY.get(vr)
+    return (
+        ()
+        if code is None
+        else struct.unpack(f"<{len(value) // struct.calcsize(code)}{code}", value)
+    )
+
+
 def uids(replace: Callable[[str], str | None]) -> Check:
     """Map every UID through ``replace``; one that it refuses (None) removes the attribute."""
 

@@ -45,6 +45,9 @@ _STUDY, _SERIES = tag_of("StudyInstanceUID"), tag_of("SeriesInstanceUID")
 _PATIENT_ID, _PATIENT_NAME = tag_of("PatientID"), tag_of("PatientName")
 _FACE = tag_of("RecognizableVisualFeatures")
 
+_DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media storage directory: an index (a DICOMDIR), which names no class in its data set."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -182,6 +185,8 @@ def _known_class(source: Dataset) -> str:
     sop_class = text_value(source, _SOP_CLASS)
     if sop_class.startswith(allowlist.DOCUMENT_CLASSES):
         raise RefusalError(Reason.ENCAPSULATED_DOCUMENT)
+    if not sop_class and source.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+        raise RefusalError(Reason.UNKNOWN_SOP_CLASS)  # whatever the file is called
     if not sop_class:
         raise RefusalError(Reason.NO_UID)
     if sop_class not in allowlist.IMAGE_CLASSES:

@@ -14,13 +14,14 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from fedward_client.deidentify import dates, private
-from fedward_client.deidentify.checks import padded, values_of
+from fedward_client.deidentify.checks import padded, quantities, values_of
 from fedward_client.deidentify.container import Element, Elements, encode_elements
 from fedward_client.deidentify.outcome import Action, Reason, RefusalError
 from fedward_client.deidentify.reading import (
     guarded,
     holds_name,
     name_parts,
+    own_numbers,
     raw_value,
     text_value,
 )
@@ -61,10 +62,14 @@ Log = list[tuple[int, Action]]
 
 @dataclass
 class _Run:
-    """One file's cleaning: its time shift in seconds, its people's names, and the log."""
+    """One file's cleaning: its time shift in seconds, its people's names, and the log.
+
+    ``numbers`` are those that the file identifies them by: in a quantity they have no place.
+    """
 
     shift: int
     names: frozenset[str]
+    numbers: frozenset[int]
     log: Log
 
 
@@ -85,7 +90,6 @@ class HeaderCleaner:
     def __init__(self, rules: Mapping[int, Rule], *, keeps_private: bool = False) -> None:
         self._rules = rules
         self._keeps_private = keeps_private
-        self._has_free_text = any(rule.is_free for rule in rules.values())
 
     def clean(self, source: Dataset, shift: int, log: Log) -> dict[int, Element]:
         """Return the cleaned elements of ``source``; ``shift`` moves its times, in seconds.
@@ -93,8 +97,8 @@ class HeaderCleaner:
         Raises:
             RefusalError: malformed, or more attributes than MAX_ELEMENTS.
         """
-        names = name_parts(source, _NAMES) if self._has_free_text else frozenset[str]()
-        return self._clean(source, _Run(shift, names, log), 0)
+        names = name_parts(source, _NAMES)
+        return self._clean(source, _Run(shift, names, own_numbers(names), log), 0)
 
     def _clean(self, source: Dataset, run: _Run, depth: int) -> dict[int, Element]:
         cleaned, unknown = _Cleaned(), []
@@ -149,11 +153,18 @@ class HeaderCleaner:
 
 def _write(tag: int, rule: Rule, raw: bytes, run: _Run, into: dict[int, Element]) -> None:
     value = None if rule.check is None else rule.check(raw)
-    if value is None or len(value) > _MAX_ELEMENT or (rule.is_free and holds_name(raw, run.names)):
+    if value is None or len(value) > _MAX_ELEMENT or _tells(rule, value, raw, run):
         _fall_back(tag, rule, raw, run.log, into)
     else:
         into[tag] = (rule.vr, value)
         run.log.append((tag, rule.action))
+
+
+def _tells(rule: Rule, value: bytes, raw: bytes, run: _Run) -> bool:
+    """True if a kept text holds a name of the file, or a kept number is one of its identifiers."""
+    if rule.is_free:
+        return holds_name(raw, run.names)
+    return not run.numbers.isdisjoint(quantities(rule.vr, value)) if run.numbers else False
 
 
 def _fall_back(tag: int, rule: Rule, raw: bytes, log: Log, into: dict[int, Element]) -> None:

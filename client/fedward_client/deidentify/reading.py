@@ -15,8 +15,11 @@ from pydicom.sequence import Sequence
 
 from fedward_client.deidentify.outcome import Reason, RefusalError
 
-_WIDTH = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}
+_WIDTH = {"OW": 2, "US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}
 _UNTYPED = (None, "UN")
+_ESCAPE = b"\x1b"
+"""Letters of a multi-byte set that ISO 2022 switches to look like ASCII (PS3.5 6.1.2.5)."""
+
 _BREAK = re.compile(r"[\W_]+")
 _SHORTEST_NAME = 3
 _SHORTEST_PART = 4
@@ -27,8 +30,8 @@ _OTHER_IDS, _ID, _BIRTH_DATE = 0x00101002, 0x00100020, 0x00100030
 def raw_value(source: Dataset, tag: int, vr: str) -> bytes:
     """Return an element's bytes, little-endian; b"" if it is absent or a sequence.
 
-    A number (``vr`` US, SS, UL, SL, FL, FD) is never read from an element that says it is text: its
-    letters would pass for digits.
+    A number (``vr`` OW, US, SS, UL, SL, FL, FD) is never read from an element that says it is
+    text: its letters would pass for digits.
     """
     if tag not in source:
         return b""
@@ -60,7 +63,7 @@ def text_value(source: Dataset, tag: int) -> str:
         RefusalError: it is a sequence where a text belongs, or the parser fails.
     """
     raw = raw_value(source, tag, "LO")
-    if raw.isascii():
+    if raw.isascii() and _ESCAPE not in raw:
         return raw.decode("ascii").strip(" \0")
     value = guarded(lambda: source[tag].value)
     if isinstance(value, Sequence):
@@ -110,6 +113,14 @@ def holds_name(raw: bytes, names: frozenset[str]) -> bool:
         return True
     digits = _digits(text)
     return any(n in digits for n in names if len(n) >= _SHORTEST_NUMBER and n.isdecimal())
+
+
+def own_numbers(names: frozenset[str]) -> frozenset[int]:
+    """Return those of :func:`name_parts` that are numbers of six digits or more.
+
+    They are a patient's or an order's, and no quantity of the same file is one of them.
+    """
+    return frozenset(int(n) for n in names if len(n) >= _SHORTEST_NUMBER and n.isdecimal())
 
 
 def _digits(text: str) -> str:

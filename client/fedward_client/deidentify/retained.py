@@ -20,7 +20,9 @@ TIMES = ("DA", "TM", "DT")
 NUMBERS = ("DS", "IS", "US", "SS", "UL", "SL", "FL", "FD")
 _WIDEST = 1e6
 _AGE = re.compile(r"(\d{3})([DWMY])")
-_PER_YEAR: Mapping[str, float] = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
+PER_YEAR: Mapping[str, float] = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
+"""How many of an age's unit make a year."""
+
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _MAX_LENGTH: Mapping[str, int] = {"CS": 16, "SH": 16, "LO": 64}
 _MAX_TEXT = 1024
@@ -36,7 +38,7 @@ def age(raw: bytes) -> bytes | None:
     if match is None:
         return None
     count, unit = int(match.group(1)), match.group(2)
-    is_capped = count / _PER_YEAR[unit] >= OLDEST
+    is_capped = count / PER_YEAR[unit] >= OLDEST
     return padded(f"{OLDEST:03}Y" if is_capped else match.group(), "AS")
 
 

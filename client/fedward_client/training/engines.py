@@ -37,7 +37,7 @@ def open_engine(
     """Return the engine for a model at the flat ``parameters`` on the device of ``runtime``."""
     with torch.device("meta"):  # no initial values, which would be drawn in vain
         network = build(spec)
-    network.to_empty(device=runtime.device)
+    network.to_empty(device=runtime.torch_device)
     load_flat(network, parameters)
     return engine_for(network, per_image_loss(spec), runtime.engine)
 

@@ -94,7 +94,8 @@ def clipped_sum(
     images = _rows(batch, images_per_patient, augmentation.copies, random)
     with _settings(runtime):
         engine = open_engine(spec, parameters, runtime)
-        passing = _Passing(spec, engine, augmentation, standardisation, rows, runtime.device)
+        device = runtime.torch_device
+        passing = _Passing(spec, engine, augmentation, standardisation, rows, device)
         patients = _Patients(len(parameters), clip)
         while chunk := list(itertools.islice(images, rows)):
             patients.add(chunk, passing.gradients(chunk))

@@ -8,6 +8,7 @@ median over the blocks. Growth and memory are measured in processes of their own
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
@@ -58,9 +59,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Growth:
-    """One release of ``slices`` files by one process: CPU seconds, and bytes of memory.
+    """One release of ``slices`` files by one job: CPU seconds, and bytes of memory.
 
-    ``working_bytes``: what its peak is above the program itself, before the first file.
+    Both are of the program and the process that it has clean the files, together, and beyond what
+    a release of one file takes.
     """
 
     slices: int
@@ -199,19 +201,24 @@ def measure_growth(files: Sequence[Path]) -> Growth:
 
 def _release(connection: Connection, files: Sequence[Path]) -> None:
     method = Method(SecretBytes(bytes(range(32))), header_profile())
+    spent = [_spent()]
     with tempfile.TemporaryDirectory(dir=files[0].parent.parent) as scratch:
-        chosen = Path(scratch, "in")
-        chosen.mkdir()
-        for file in files:
-            (chosen / file.name).hardlink_to(file)
-        resting = _memory("VmRSS")
-        begun = time.process_time()
-        release_folder(chosen, Path(scratch, "out"), method, jobs=1)
-        seconds = time.process_time() - begun
-    connection.send((seconds, _memory("VmHWM") - resting))
+        for number, some in enumerate((files[:1], files)):
+            chosen = Path(scratch, f"in-{number}")
+            chosen.mkdir()
+            for file in some:
+                (chosen / file.name).hardlink_to(file)
+            release_folder(chosen, Path(scratch, f"out-{number}"), method, jobs=1)
+            spent.append(_spent())
+    (begun, _), (one, resting), (end, peak) = spent
+    connection.send((max(0.0, end - one - (one - begun)), peak - resting))
 
 
-def _memory(field: str) -> int:
-    """A field of this process's memory, in bytes (proc(5): in kB)."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+def _spent() -> tuple[float, int]:
+    """CPU seconds so far, and the peak of memory in bytes (getrusage(2): in kB), children included.
+
+    Children count once they have ended; of their memory, the largest one's.
+    """
+    ours, theirs = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = ours.ru_utime + ours.ru_stime + theirs.ru_utime + theirs.ru_stime
+    return seconds, (ours.ru_maxrss + theirs.ru_maxrss) * 1024

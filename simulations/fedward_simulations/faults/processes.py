@@ -76,7 +76,7 @@ class Unit:
         self._log = log
         self._mark = mark
         self._process: subprocess.Popen[bytes] | None = None
-        self._not_before = 0.0
+        self._ended: float | None = None
 
     @property
     def process(self) -> Process | None:
@@ -92,12 +92,17 @@ class Unit:
         return None if self._process is None else self._process.poll()
 
     def tick(self) -> None:
-        """Start it if it is wanted, not running, and was not stopped by its own success."""
-        if not self.wanted or self.process is not None or time.monotonic() < self._not_before:
+        """Start it if it is wanted and not running; one that ended well is left alone."""
+        now, process = time.monotonic(), self._process
+        if process is not None and (status := process.poll()) is None:
             return
-        if self._process is not None and self._process.poll() == 0:
-            self.wanted = False
-            return
+        if process is not None and self._ended is None:
+            self._ended = now
+            self.wanted = self.wanted and status != 0
+        if self.wanted and (self._ended is None or now - self._ended >= RESTART_SECONDS):
+            self._launch()
+
+    def _launch(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 self.command,
@@ -113,13 +118,13 @@ class Unit:
                 },
             )
         self.starts += 1
-        self._not_before = time.monotonic() + RESTART_SECONDS
+        self._ended = None
 
     def start(self) -> None:
         """Want it, from now on."""
         self.wanted = True
-        self._process = None if self.process is None else self._process
-        self.tick()
+        if self.process is None:
+            self._launch()
 
     def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM; returns its exit status. A unit that does not end in time is killed."""

@@ -24,7 +24,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from fedward_client.daemon.tls import tls_context
 from fedward_client.enrolment import load_connection
@@ -69,13 +69,13 @@ class _Way:
 class Relay:
     """Passes connections on, site by site."""
 
-    def __init__(self, config: RelayConfig, record: TextIO) -> None:
+    def __init__(self, config: RelayConfig, record: TextIO, plain: BinaryIO | None) -> None:
         self._config = config
         self._record = record
         self._ways = {name: _Way(_trust(Path(path))) for name, path in config.sites.items()}
         for way in self._ways.values():
             way.whole.set()
-        self._plain = Path(config.plain).open("ab") if config.plain else None
+        self._plain = plain
 
     async def run(self) -> None:
         """Serve until standard input ends."""
@@ -87,7 +87,7 @@ class Relay:
         context.verify_mode = ssl.CERT_REQUIRED
         server = await asyncio.start_server(self._accept, host, port, ssl=context)
         async with server:
-            print("ready", flush=True)
+            _say("ready")
             await self._obey()
 
     async def _obey(self) -> None:
@@ -96,7 +96,7 @@ class Relay:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
             self._change(json.loads(line))
-            print("done", flush=True)
+            _say("done")
 
     def _change(self, command: dict[str, Any]) -> None:
         way = self._ways[command["site"]]
@@ -164,6 +164,12 @@ async def _first(*ways: Any) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _say(word: str) -> None:
+    """Answer whoever holds the other end of the pipe."""
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
 def _trust(folder: Path) -> ssl.SSLContext:
     """What the site itself would connect with."""
     with open_site(folder) as site:
@@ -180,8 +186,10 @@ def _site_of(writer: asyncio.StreamWriter) -> str:
 def main() -> None:
     """Run the relay of the configuration file named first."""
     config = RelayConfig(**json.loads(Path(sys.argv[1]).read_text("utf-8")))
-    with Path(config.record).open("a", encoding="ascii") as record:
-        asyncio.run(Relay(config, record).run())
+    with contextlib.ExitStack() as files:
+        record = files.enter_context(Path(config.record).open("a", encoding="ascii"))
+        plain = files.enter_context(Path(config.plain).open("ab")) if config.plain else None
+        asyncio.run(Relay(config, record, plain).run())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``fedward-server``: what the coordinator of a study runs."""
+"""Plans: drafting, reading and signing them."""
 
 from __future__ import annotations
 
@@ -9,75 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedward_common import keys
-from fedward_common.command import new_app, run_command
+from fedward_common.command import new_app
 from fedward_common.errors import OperatorError
 from fedward_common.files import write_atomic
-from fedward_common.identity import spell
 from fedward_common.plan.document import read_toml
 from fedward_common.plan.files import read_plan
 from fedward_common.randomness import os_random
 from fedward_common.text import printable
-from fedward_server.server_folder import PLAN, ServerFolder, create_server, open_server
+from fedward_server.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, tell
+from fedward_server.server_folder import PLAN, ServerFolder, open_server
 
 if TYPE_CHECKING:
     from fedward_common.study import Study
 
-NAME = "fedward-server"
 STUDY_ID_BYTES = 16
-DEFAULT_SERVER = Path("server")
 
-app = new_app(NAME, "The coordinator's side of fedward: sites, plans, results.")
-plan_app = new_app("plan", "Study plans: drafting, reading and signing them.")
-app.add_typer(plan_app)
-
-ServerOption = Annotated[
-    Path,
-    typer.Option(
-        "--server",
-        envvar="FEDWARD_SERVER",
-        show_envvar=False,
-        show_default=False,
-        help="The coordinator's folder; FEDWARD_SERVER or ./server without it.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
+app = new_app("plan", "Study plans: drafting, reading and signing them.")
 
 
 @app.command()
-def init(server: ServerOption = DEFAULT_SERVER, as_json: JsonOption = False) -> None:
-    """Make the coordinator's folder with a fresh key.
-
-    Example: fedward-server init --server /srv/coordinator
-    """
-    key = keys.signing_public(create_server(server).coordinator).hex()
-    lines = (f"coordinator is ready in {server}", f"public key: {key}")
-    _tell({"folder": str(server), "coordinator": key}, lines, as_json=as_json)
-
-
-@app.command()
-def enrol(
-    public: Annotated[Path, typer.Argument(help="The SITE.pub that a hospital sent.")],
-    server: ServerOption = DEFAULT_SERVER,
-    as_json: JsonOption = False,
-) -> None:
-    """Add a hospital to those that plans are drafted for.
-
-    Example: fedward-server enrol north/SITE.pub
-    """
-    try:
-        text = public.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"{public}: cannot be read; give a site's SITE.pub") from error
-    site = open_server(server).enrol(text, str(public))
-    lines = (
-        f"{printable(site.name)} is enrolled",
-        f"fingerprint: {spell(site.fingerprint)}",
-        "  hospitals confirm it with each other, not through you",
-    )
-    _tell({"site": site.name, "fingerprint": site.fingerprint.hex()}, lines, as_json=as_json)
-
-
-@plan_app.command()
 def create(
     draft: Annotated[Path, typer.Argument(help="A plan in TOML without roster and study id.")],
     epsilon: Annotated[float, typer.Option("--epsilon", help="What a patient may be charged.")],
@@ -110,7 +60,7 @@ def create(
     _tell_study(Study(plan, str(draft)), f"plan written to {path}: not signed yet", as_json=as_json)
 
 
-@plan_app.command()
+@app.command()
 def sign(
     plan: Annotated[Path, typer.Argument(help="A plan that `plan create` wrote.")],
     server: ServerOption = DEFAULT_SERVER,
@@ -133,10 +83,10 @@ def sign(
     digest = document.digest.hex()
     lines = (f"plan {digest} is signed", f"send this file to every hospital: {signed}")
     record = {"study": document.study.name, "plan": digest, "file": str(signed)}
-    _tell(record, lines, as_json=as_json)
+    tell(record, lines, as_json=as_json)
 
 
-@plan_app.command()
+@app.command()
 def show(
     plan: Annotated[Path, typer.Argument(help="A plan, signed or not.")],
     as_json: JsonOption = False,
@@ -148,30 +98,6 @@ def show(
     from fedward_common.study import Study
 
     _tell_study(Study(read_plan(plan), str(plan)), "", as_json=as_json)
-
-
-@app.command()
-def report(
-    study: Annotated[str, typer.Argument(help="The name of a study that has run.")],
-    server: ServerOption = DEFAULT_SERVER,
-) -> None:
-    """Write the model, its card and the report of a finished study again.
-
-    Example: fedward-server report pneumonia
-    """
-    from fedward_common.study import Study
-    from fedward_server.checkpoints import load_checkpoint
-    from fedward_server.run_record import finish_run
-
-    stored = open_server(server).study(study)
-    rounds = Study(stored.signed.open()).total_rounds
-    checkpoint = load_checkpoint(stored.folder)
-    done = 0 if checkpoint is None else checkpoint.progress.position
-    if checkpoint is None or done < rounds:
-        raise OperatorError(
-            f"study {study}: {done} of {rounds} sums are done; wait until it has finished"
-        )
-    typer.echo(f"report: {finish_run(stored, checkpoint)}")
 
 
 def _completed(document: dict[str, Any], folder: ServerFolder, source: str) -> dict[str, Any]:
@@ -208,14 +134,4 @@ def _tell_study(study: Study, note: str, *, as_json: bool) -> None:
     }
     hospitals = ", ".join(printable(site.name) for site in study.plan.roster.sites)
     lines = (*words.lines(), f"Hospitals: {hospitals}", *([note] if note else []))
-    _tell(record, lines, as_json=as_json)
-
-
-def _tell(record: dict[str, Any], lines: tuple[str, ...], *, as_json: bool) -> None:
-    for line in (json.dumps(record, indent=2),) if as_json else lines:
-        typer.echo(line)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    run_command(app, NAME)
+    tell(record, lines, as_json=as_json)

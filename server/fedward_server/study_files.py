@@ -1,20 +1,28 @@
-"""How a study ended, and who works on it: small files in the coordinator's folder."""
+"""Small files of a study's folder that others than its coordinator read: how it stands and ended.
+
+Who works on a folder holds its lock. This module knows neither models nor Flower, so that the
+gateway may use it.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fedward_common.errors import MisuseError, StorageError
 from fedward_common.files import write_atomic
 
+ATTEMPTS, LEFT_OUT = "attempts.json", "left-out.json"
+RECEIPTS, NOW = "receipts.jsonl", "now.json"
 FINISHED, FAILED = "finished.json", "failed.json"
-LOCK, STOPPING = "running.lock", "stopping"
+LOCK, STOPPING, PROCESSES = "running.lock", "stopping", "processes.json"
 TAKEOVER_SECONDS = 30.0
 """How long a new run waits for the process of the one before to be gone."""
 
@@ -37,10 +45,7 @@ def is_finished(study: Path) -> bool:
 def failure(study: Path) -> str | None:
     """Why the study cannot go on, or None."""
     path = study / FAILED
-    try:
-        return str(json.loads(path.read_text("utf-8"))["reason"]) if path.exists() else None
-    except (ValueError, KeyError, TypeError):
-        return f"unknown: {path} is damaged"
+    return str(read_json(path).get("reason", f"{path} is damaged")) if path.exists() else None
 
 
 def forget_failure(study: Path) -> None:
@@ -61,6 +66,47 @@ def forget_stop(server: Path) -> None:
 def is_stopping(server: Path) -> bool:
     """Whether runs are to end after the round in hand."""
     return (server / STOPPING).exists()
+
+
+def read_receipts(study: Path) -> list[dict[str, Any]]:
+    """Every receipt of a study, oldest first. A line that a crash cut short is no receipt."""
+    path = study / RECEIPTS
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text("utf-8").split("\n"):
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def append_receipt(study: Path, record: Mapping[str, Any]) -> None:
+    """Add one line, on the disk. It begins with a line feed: one cut short does not spoil it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = study / RECEIPTS
+    try:
+        with path.open("a", encoding="ascii") as stream:
+            stream.write("\n" + json.dumps({"when": timestamp(), **record}))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written; free disk space") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON object; empty if the file is not there or not whole."""
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def timestamp() -> str:
+    """Now, in UTC, to the second (ISO 8601)."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager
@@ -102,5 +148,5 @@ def _try(descriptor: int) -> bool:
 
 
 def _note(path: Path, reason: str) -> None:
-    record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
+    record = {"when": timestamp(), "reason": reason}
     write_atomic(path, json.dumps(record).encode("ascii") + b"\n")

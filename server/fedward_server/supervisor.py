@@ -1,0 +1,180 @@
+"""`fedward-server run`: SuperLink, SuperExec and gateway kept running, studies begun and watched.
+
+Everything happens in one thread, tick by tick. What must last is on the disk before it is acted
+on, so that this process may be killed at any moment and started again (G6).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedward_common.errors import MisuseError, OperatorError
+from fedward_common.files import write_atomic
+from fedward_common.randomness import os_random
+from fedward_server.agenda import Agenda
+from fedward_server.children import Child, Program
+from fedward_server.consortium import admitted, gateway_certificate, gateway_of, retire, retiring
+from fedward_server.control import Control, SuperLinkAwayError
+from fedward_server.study_files import PROCESSES, ask_to_stop, exclusive, forget_stop, is_held
+from fedward_server.superlink import LINK_FOLDER, SuperLink, prepare_superlink
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+SYNC_SECONDS = 2.0
+RENEW_SECONDS = 3600.0
+DRAIN_SECONDS = 30.0
+"""After SIGTERM, for the round in hand to end. What is cut short goes on in the next run."""
+
+
+def supervise(server: Path, studies: Sequence[str]) -> list[str]:
+    """Run until the named ``studies`` are over, or until SIGTERM; returns those that failed.
+
+    Raises:
+        OperatorError: no address was given at `init`, no such study, or it runs already.
+    """
+    gateway_of(server)
+    try:
+        with exclusive(server, seconds=0.0), _termination() as terminated:
+            forget_stop(server)
+            return _Supervisor(server, studies, terminated).run()
+    except MisuseError as error:
+        raise OperatorError(f"{server}: a server runs here already; stop it first") from error
+
+
+def stop(server: Path, seconds: float) -> None:
+    """End the server that runs in this folder, after the round in hand.
+
+    Raises:
+        OperatorError: none runs, or it has not ended within ``seconds``.
+    """
+    if not is_held(server):
+        raise OperatorError(f"{server}: no server runs here")
+    pid = int(json.loads((server / PROCESSES).read_text("utf-8"))["pid"])
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while is_held(server):
+        if time.monotonic() > end:
+            raise OperatorError(f"{server}: the server (process {pid}) has not ended yet; wait")
+        time.sleep(0.1)
+
+
+class _Supervisor:
+    def __init__(
+        self, server: Path, studies: Sequence[str], terminated: Callable[[], bool]
+    ) -> None:
+        now = datetime.now(UTC)
+        self._server = server.resolve()
+        self._terminated = terminated
+        link = prepare_superlink(self._server / LINK_FOLDER, now, os_random)
+        gateway_certificate(server, now, os_random)
+        self._superlink = Child(link.superlink())
+        self._superexec = Child(link.superexec())
+        self._gateway = Child(_gateway_program(self._server, link))
+        self._children = (self._superlink, self._superexec, self._gateway)
+        self._control = Control(link)
+        self._agenda = Agenda(self._server, studies, self._control)
+        self._cleared = False
+        self._noted = ""
+        self._next_sync = self._next_renewal = 0.0
+
+    def run(self) -> list[str]:
+        try:
+            while not self._terminated() and not self._agenda.done():
+                self._tick()
+                time.sleep(TICK_SECONDS)
+            self._drain()
+        finally:
+            for child in reversed(self._children):
+                child.stop()
+            self._control.close()
+            (self._server / PROCESSES).unlink(missing_ok=True)
+        return self._agenda.failed()
+
+    def _tick(self) -> None:
+        self._renew()
+        self._superlink.tick()
+        self._gateway.tick()
+        self._note()
+        if not self._control.healthy():
+            return
+        try:
+            self._ask_superlink()
+        except SuperLinkAwayError as error:
+            log.warning("%s; it is asked again", error)
+        self._superexec.tick()
+
+    def _ask_superlink(self) -> None:
+        if not self._cleared:
+            self._control.stop_all()  # of an earlier supervisor, whose processes are gone
+            self._cleared = True
+        if time.monotonic() >= self._next_sync:
+            self._sync()
+            self._next_sync = time.monotonic() + SYNC_SECONDS
+        self._agenda.tick()
+
+    def _sync(self) -> None:
+        """Make nodes of who is enrolled; end the grace of a key whose successor is in use."""
+        now = datetime.now(UTC)
+        names, old = admitted(self._server, now), retiring(self._server, now)
+        online = self._control.sync_nodes(names)
+        for name in {names[key] for key in online - old.keys()} & set(old.values()):
+            retire(self._server, name, now)
+            log.info("%s uses its new key; the old one is refused from now on", name)
+
+    def _renew(self) -> None:
+        if time.monotonic() < self._next_renewal:
+            return
+        self._next_renewal = time.monotonic() + RENEW_SECONDS
+        path = self._server / "gateway.tls"
+        before = path.read_bytes()
+        gateway_certificate(self._server, datetime.now(UTC), os_random)
+        if path.read_bytes() != before:
+            log.info("the gateway's certificate is renewed")
+            self._gateway.restart()
+
+    def _drain(self) -> None:
+        """Let the round in hand end; an idle server has none."""
+        ask_to_stop(self._server)
+        end = time.monotonic() + DRAIN_SECONDS
+        while self._agenda.busy and time.monotonic() < end:
+            for child in self._children:
+                child.tick()
+            time.sleep(TICK_SECONDS)
+
+    def _note(self) -> None:
+        """Say which processes run, for `status` and `stop`."""
+        children = {c.program.name: {"pid": c.pid, "restarts": c.restarts} for c in self._children}
+        text = json.dumps({"pid": os.getpid(), "processes": children})
+        if text != self._noted:
+            write_atomic(self._server / PROCESSES, text.encode("ascii"))
+            self._noted = text
+
+
+def _gateway_program(server: Path, link: SuperLink) -> Program:
+    command = (sys.executable, "-m", "fedward_server.gateway_process", str(server), str(link.port))
+    environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return Program("gateway", command, environment, server)
+
+
+@contextmanager
+def _termination() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT has come, while this lasts."""
+    came: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in signals}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

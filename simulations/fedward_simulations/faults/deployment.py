@@ -1,0 +1,164 @@
+"""A consortium under way: coordinator, network and hospitals as processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from fedward_common.errors import StorageError
+from fedward_server.consortium import TLS
+from fedward_simulations.faults.processes import Process, Unit, descendants, marked
+from fedward_simulations.faults.relay import RelayConfig
+from fedward_simulations.faults.world import SCRIPTS, Consortium, Ports
+
+TICK_SECONDS = 0.1
+ROLES = {
+    "flower-superlink": "SuperLink",
+    "flower-superexec": "SuperExec",
+    "flwr-serverapp": "ServerApp",
+}
+"""Programs below the supervisor, by a word of their command lines."""
+
+
+def free_ports() -> Ports:
+    """Three ports of loopback that nobody listens on now."""
+    probes = [socket.socket() for _ in range(3)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return Ports(*(probe.getsockname()[1] for probe in probes))
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+class Network:
+    """The relay process between hospitals and gateway; see :mod:`.relay`."""
+
+    def __init__(self, made: Consortium, *, plain: Path | None = None) -> None:
+        self.record = made.root / "addends.jsonl"
+        self._made = made
+        config = RelayConfig(
+            listen=("127.0.0.1", made.ports.published),
+            upstream=("127.0.0.1", made.ports.listening),
+            certificate=str(made.server / TLS),
+            authority=str(made.server / "authority" / "certificate"),
+            record=str(self.record),
+            sites={name: str(made.site(name)) for name in made.names},
+            plain=str(plain) if plain else "",
+        )
+        path = made.root / "relay.json"
+        path.write_text(config.to_json())
+        command = (sys.executable, "-m", "fedward_simulations.faults.relay", str(path))
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._answered("ready")
+
+    def change(self, site: str, **what: Any) -> None:
+        """Slow a site's way down (``delay``, seconds) or ``cut`` it."""
+        if self._process.stdin is None:
+            return
+        self._process.stdin.write(json.dumps({"site": site, **what}) + "\n")
+        self._process.stdin.flush()
+        self._answered("done")
+
+    def addends(self) -> set[tuple[str, int]]:
+        """(site, e) of every masked addend that has left so far."""
+        lines = [json.loads(line) for line in self.record.read_text("ascii").splitlines()]
+        return {(line["site"], line["e"]) for line in lines}
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(30)
+
+    def _answered(self, word: str) -> None:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if line.strip() != word:
+            raise StorageError("the relay has ended; see its messages above")
+
+
+@dataclass
+class Deployment:
+    """Units and network of a consortium. Use it in a ``with`` statement."""
+
+    made: Consortium
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        logs = self.made.root / "logs"
+        logs.mkdir(exist_ok=True)
+        run = (str(SCRIPTS / "fedward-server"), "run", "--server", str(self.made.server))
+        self.server = Unit("supervisor", run, logs / "server.log", self.mark)
+        self.daemons = {
+            name: Unit(
+                name,
+                (str(SCRIPTS / "fedward-client"), "run", "--site", str(self.made.site(name))),
+                logs / f"{name}.log",
+                self.mark,
+            )
+            for name in self.made.names
+        }
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The coordinator's unit and one for each hospital."""
+        return (self.server, *self.daemons.values())
+
+    def __enter__(self) -> Self:
+        for unit in self.units:
+            unit.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for unit in reversed(self.units):
+            unit.stop()
+        for left in marked(self.mark):
+            left.kill()
+
+    def log(self, name: str) -> str:
+        """What a unit has said."""
+        return (self.made.root / "logs" / f"{name}.log").read_text("utf-8", "replace")
+
+    def tick(self) -> None:
+        """Start again what has ended, and wait a moment."""
+        for unit in self.units:
+            unit.tick()
+        time.sleep(TICK_SECONDS)
+
+    def processes(self) -> dict[str, Process]:
+        """What can be killed now, by its role; a hospital's role is its name."""
+        found = {unit.name: unit.process for unit in self.units}
+        alive = {name: process for name, process in found.items() if process is not None}
+        supervisor = alive.get(self.server.name)
+        for process in descendants(supervisor) if supervisor else ():
+            for word, role in ROLES.items():
+                if word in process.command:
+                    alive[role] = process
+        return alive
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The coordinator's record of every published sum."""
+        try:
+            record = json.loads((self.made.study / "history.json").read_text())
+        except FileNotFoundError:
+            return []
+        return list(record["rounds"])
+
+    @property
+    def attempts(self) -> int:
+        """The highest attempt that the coordinator has begun."""
+        try:
+            return int(json.loads((self.made.study / "attempts.json").read_text())["e"])
+        except FileNotFoundError:
+            return 0
