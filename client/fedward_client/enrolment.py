@@ -126,7 +126,8 @@ def enrol(site: SiteFolder, welcome: Welcome) -> None:
         waiting.rename(site.identity / TRANSPORT)
     public = _identity(site, TRANSPORT).public()
     write_atomic(site.path / PUBLIC, public.to_text().encode())
-    (site.path / NEXT_PUBLIC).unlink(missing_ok=True)
+    if not waiting.exists():
+        (site.path / NEXT_PUBLIC).unlink(missing_ok=True)
     write_atomic(site.identity / WELCOME, welcome.to_text().encode(), mode=0o600)
 
 

@@ -137,6 +137,12 @@ class HeadBook:
         with transaction(self._connection) as db:
             db.execute("INSERT OR REPLACE INTO heard_ahead VALUES (?, ?)", (witness, seen.encode()))
 
+    def all_ahead(self) -> list[tuple[bytes, Seen]]:
+        """Every witness, by identity key, that ever contradicted this site's own ledger."""
+        rows = self._connection.execute("SELECT witness FROM heard_ahead ORDER BY rowid").fetchall()
+        found = ((bytes(witness), self.ahead(witness)) for (witness,) in rows)
+        return [(witness, seen) for witness, seen in found if seen is not None]
+
     def ahead(self, witness: bytes) -> Seen | None:
         """What this witness signed that contradicted this site's ledger, if it ever did."""
         row = self._connection.execute(

@@ -11,16 +11,19 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from fedward_client.chain import HashChain, Head, Record
 from fedward_client.database import transaction
 from fedward_client.policy import ACCOUNTS, AccountCap, Caps
-from fedward_client.spending import Account, Run, Spent
+from fedward_client.spending import CLOSED, Account, Run, Spent
 from fedward_common.codec import Value, digest
 from fedward_common.errors import IntegrityError, PolicyRefusalError
 from fedward_common.privacy.accounting import COARSE_INTERVAL
 from fedward_common.privacy.parameters import MechanismParameters
+
+_END: Record = ("closed-1",)
+_END_KEY = digest("closed")
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,29 @@ class Ledger:
 
     def entries(self) -> list[Debit]:
         """Return every debit, oldest first, verified on the way."""
-        return [_decode(record) for _, record in self._chain.rows(self._chain.genesis())]
+        records = [record for _, record in self._chain.rows(self._chain.genesis())]
+        return [_decode(record) for record in records if record != _END]
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has ended both accounts."""
+        self._catch_up()
+        return any(account.closed for account in self._accounts.values())
+
+    def close(self) -> Head:
+        """End both accounts for good, durably: debits were lost, and no figure would be true (B6).
+
+        Nothing is debited after it, whatever the caps; there is no way back. Again: nothing is
+        added.
+
+        Returns:
+            The ledger's head.
+        """
+        with transaction(self._connection):
+            if self._chain.find(_END_KEY) is None:
+                self._chain.append(_END_KEY, _END)
+        self._catch_up()
+        return self.head()
 
     def debit(self, debit: Debit, caps: Caps, allowance: Allowance) -> Head:
         """Debit an attempt, durably, or refuse it; the same debit again changes nothing (B6).
@@ -159,8 +184,8 @@ class Ledger:
             The ledger's head.
 
         Raises:
-            PolicyRefusalError: it would pass a cap or the plan's attempts, or (study, e) was
-                debited for something else.
+            PolicyRefusalError: it would pass a cap or the plan's attempts, the account is closed,
+                or (study, e) was debited for something else.
             StorageError: it could not be written.
         """
         cap = caps.of(debit.account)
@@ -173,6 +198,8 @@ class Ledger:
                     )
                 return self.head()
             self._catch_up()
+            if self._accounts[debit.account].closed:
+                raise PolicyRefusalError(f"account '{debit.account}': {CLOSED}")
             allowance.refuse_beyond(self._attempts[debit.study] + Counter([debit.query]))
             after = self._accounts[debit.account].plus(*debit.runs)
             excess = after.excess(cap)
@@ -258,9 +285,13 @@ class Ledger:
     def _catch_up(self) -> None:
         """Take in what was appended since, by this process or another."""
         for head, record in self._chain.rows(self._read_to):
-            debit = _decode(record)
-            self._accounts[debit.account] = self._accounts[debit.account].plus(*debit.runs)
-            self._attempts[debit.study][debit.query] += 1
+            if record == _END:
+                closed = {n: replace(a, closed=True) for n, a in self._accounts.items()}
+                self._accounts |= closed
+            else:
+                debit = _decode(record)
+                self._accounts[debit.account] = self._accounts[debit.account].plus(*debit.runs)
+                self._attempts[debit.study][debit.query] += 1
             self._read_to = head
 
 

@@ -71,7 +71,8 @@ epsilon_worst_case = ""
 delta = 1e-5
 
 [studies]
-queries = []                 # for example ["count", "moments", "gradient", "histogram"]
+queries = []                 # for example ["count", "moments", "gradient", "histogram"]; also
+                             # "covariance" (components) and "fedavg" (local training)
 models = []                  # for example ["cnn", "svm"]
 minimum_contributors = 3     # hospitals whose sum may be opened, at least (t_min)
 minimum_colluding = 1        # colluding hospitals that a plan must tolerate, at least (c)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,6 +19,10 @@ from fedward_common.privacy.accounting import (
 )
 from fedward_common.privacy.grid import GRID_SHARE, grid_charge
 from fedward_common.privacy.renyi import Array, RenyiFilter, epsilon_of_cost, renyi_cost
+
+
+CLOSED = "it is closed for good: debits were lost, and nobody knows what its patients have paid"
+"""Why a closed account pays for nothing."""
 
 
 class Run(NamedTuple):
@@ -102,21 +106,28 @@ class Tally:
 
 @dataclass(frozen=True)
 class Account:
-    """One account against both adversaries of B4."""
+    """One account against both adversaries of B4; of a ``closed`` one nobody knows what it cost."""
 
     debits: int = 0
+    closed: bool = False
     server: Tally = field(default_factory=Tally)
     worst: Tally = field(default_factory=Tally)
 
     def plus(self, server: Run, worst: Run, times: int = 1) -> Account:
         """Return this account with ``times`` more attempts of one query."""
-        return Account(
-            self.debits + times, self.server.plus(server, times), self.worst.plus(worst, times)
+        return replace(
+            self,
+            debits=self.debits + times,
+            server=self.server.plus(server, times),
+            worst=self.worst.plus(worst, times),
         )
 
     def spent(self, cap: AccountCap, interval: float = INTERVAL) -> Spent:
         """Return every figure; the PLD ones take up to a second, less on a coarser interval."""
         worst = cap.epsilon_worst_case
+        if self.closed:
+            enforced = None if worst is None else math.inf
+            return Spent(self.debits, math.inf, math.inf, enforced, math.inf, cap.delta)
         return Spent(
             debits=self.debits,
             epsilon=self.server.filtered(cap.epsilon, cap.delta),
@@ -128,6 +139,8 @@ class Account:
 
     def excess(self, cap: AccountCap) -> str | None:
         """Say which cap this account would pass, or None; takes microseconds."""
+        if self.closed:
+            return CLOSED
         after = self.server.filtered(cap.epsilon, cap.delta)
         if after > cap.epsilon:
             return f"epsilon would become {after:.4g}, the cap is {cap.epsilon:.4g}"

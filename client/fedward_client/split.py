@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from fedward_client.keyed import Keyed
 from fedward_common.errors import OperatorError
+from fedward_common.queries.task import Split
 from fedward_common.secret import SecretBytes
 
-Split = Literal["train", "holdout"]
 _RANGE = 1 << 64
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedward_client.cohort import Cohort, FeatureMap, ImageCohort, image_cohort, table_cohort
 from fedward_client.site_folder import SiteFolder
-from fedward_client.split import Split
 from fedward_common.models.features import feature_map
+from fedward_common.queries.task import Split
 from fedward_common.study import Study
 
 

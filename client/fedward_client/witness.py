@@ -17,6 +17,7 @@ from fedward_common import keys
 from fedward_common.codec import Value, decode, encode
 from fedward_common.errors import IntegrityError, PeerError
 from fedward_common.messages import Witnessed, WitnessesNeeded, WitnessOrder, WitnessReply
+from fedward_common.plan.document import plan_from_canonical
 from fedward_common.secagg.parameters import Group, Member
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,25 @@ class Watch:
             raise
 
 
+def contradictions(site: Site) -> list[str]:
+    """What witnesses have said that this site's ledger still contradicts, one line each (B6).
+
+    It holds in every study with that witness, and no command takes it back.
+    """
+    names = {
+        bytes.fromhex(member.identity): member.name
+        for record in site.studies.all()
+        for member in plan_from_canonical(record.plan).roster.sites
+    }
+    lines = []
+    for identity, seen in site.heads.all_ahead():
+        try:
+            _compare(site, names.get(identity, f"the site of key {identity.hex()[:16]}"), seen)
+        except IntegrityError as error:
+            lines.append(str(error))
+    return lines
+
+
 def check_log(site: Site) -> None:
     """Hold the ledger against the site's own log, which notes its head at every message.
 
@@ -163,7 +183,8 @@ def _compare(site: Site, witness: str, seen: Seen) -> None:
 def _behind(rows: int, evidence: str) -> IntegrityError:
     return IntegrityError(
         f"this site's ledger ends at row {rows} and {evidence}: it was restored, cut or altered, "
-        "and this site trains no more; put back the newest copy of the site's folder, all of it"
+        "and this site trains no more; put back the newest copy of the site's folder, all of it "
+        "(if that is lost, `ledger close`)"
     )
 
 

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 SERVER_FOLDER = "server-folder"
 STUDY = "study"
 
+REPEAT_SECONDS = 15.0
+"""For an answer, before an order is sent again."""
+
 Run = Callable[[Grid, Context], None]
 
 
@@ -64,7 +67,7 @@ def run_study(grid: Grid, folder: ServerFolder, stored: StoredStudy) -> None:
     roster = stored.signed.open().roster.sites
     receipts = Receipts(stored.folder, [site.name for site in roster])
     receipts.reconcile()
-    grid_sites = GridSites(grid, roster, on_problem=receipts.problem)
+    grid_sites = GridSites(grid, roster, on_problem=receipts.problem, repeat_seconds=REPEAT_SECONDS)
     sites = RecordedSites(grid_sites, receipts, stopping=lambda: is_stopping(folder.path))
     coordinator = Coordinator(
         stored.signed,

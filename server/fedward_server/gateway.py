@@ -32,6 +32,7 @@ from fedward_common.messages import PROTOCOL_VERSION
 from fedward_server.gateway_counters import Counters
 from fedward_server.gateway_limits import (
     FLEET_PATHS,
+    HEADER_BYTES,
     SEND_SECONDS,
     Limits,
     body_deadline,
@@ -115,6 +116,7 @@ class Gateway:
                 await answer.json(_clock())
             else:
                 limit = _check_path(scope["method"], path)
+                _check_size(scope["headers"])
                 _check_node_key(scope["headers"], peer.key)
                 length = _check_length(scope["headers"], limit)
                 self._counters.seen(name)
@@ -226,6 +228,12 @@ def _check_path(method: str, path: str) -> int:
     if method != "POST" or path not in FLEET_PATHS:
         raise RefusedError(404, "no such path for a hospital")
     return FLEET_PATHS[path]
+
+
+def _check_size(headers: list[tuple[bytes, bytes]]) -> None:
+    """The parser bounds a header that comes in pieces; this bounds one that came at once."""
+    if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
+        raise RefusedError(431, f"the headers are longer than {HEADER_BYTES} bytes")
 
 
 def _check_node_key(headers: list[tuple[bytes, bytes]], key: bytes) -> None:

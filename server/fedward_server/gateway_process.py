@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 
 import httpx
@@ -131,6 +132,7 @@ def _upstream(link: SuperLink) -> httpx.AsyncClient:
         headers={"accept-encoding": "identity"},
         follow_redirects=False,
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # sites share no state
     )
 
 
@@ -138,10 +140,12 @@ async def _watch(admission: Admission, context: ssl.SSLContext, crl: Path) -> No
     """Take up enrolments and revocations while serving."""
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
+        before = admission.names()
         try:
             if admission.refresh():
                 load_revoked(context, crl)
-                log.info("%d sites may connect", len(admission.names()))
+            if admission.names() != before:
+                log.info("%d keys may connect", len(admission.names()))
         except (FedwardError, OSError) as error:
             log.warning("enrolments are read again in %g s: %s", REFRESH_SECONDS, error)
 

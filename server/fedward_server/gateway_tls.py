@@ -90,6 +90,12 @@ class GatewayProtocol(H11Protocol):
         elif self._late is None:
             self._watch_headers()
 
+    def on_response_complete(self) -> None:
+        """Watch the next request too if it has begun while this one was answered."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0] and not self._late:
+            self._watch_headers()
+
     def _watch_headers(self) -> None:
         self._late = self.loop.call_later(HEADER_SECONDS, self._too_slow)
 

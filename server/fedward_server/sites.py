@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,6 +86,10 @@ class GridSites:
     roster: tuple[RosterSite, ...]
     on_problem: Callable[[str, str], None] = lambda _name, _problem: None
     """Told a member's name and why nothing of use came from it."""
+    repeat_seconds: float | None = None
+    """An order without an answer is sent again after so long, then after twice as long, and so on:
+    Flower delivers once, also into a connection that breaks. A site answers the same request with
+    the same bytes (A3). None: nothing is ever lost on the way."""
     _traffic: dict[str, Traffic] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
 
@@ -160,25 +164,41 @@ class GridSites:
         self, payloads: Mapping[int, bytes], deadline_seconds: float
     ) -> Iterator[tuple[int, bytes]]:
         """Push and poll: Flower's own send_and_receive polls only every 3 s."""
+        waiting = self._push(payloads)
+        start = time.monotonic()
+        repeat = self.repeat_seconds or deadline_seconds
+        again = start + repeat
+        pause = POLL_SECONDS
+        while waiting and time.monotonic() < start + deadline_seconds:
+            replies = list(self.grid.pull_messages(list(waiting)))
+            for reply in replies:
+                node = waiting.get(reply.metadata.reply_to_message_id)
+                if node is not None:
+                    waiting = {i: other for i, other in waiting.items() if other != node}
+                    data = _content(reply)
+                    if data is not None:
+                        yield node, data
+            if time.monotonic() > again:
+                silent = set(waiting.values()) & set(self.grid.get_node_ids())
+                waiting |= self._push({node: payloads[node] for node in silent})
+                repeat *= 2
+                again = time.monotonic() + repeat
+            pause = POLL_SECONDS if replies else min(pause * 1.5, POLL_LIMIT_SECONDS)
+            if waiting and not replies:
+                time.sleep(pause)
+
+    def _push(self, payloads: Mapping[int, bytes]) -> dict[str, int]:
+        """Hand messages over; returns the node of each that was taken.
+
+        A reply counts for the node that its message went to, whatever sender it names.
+        """
         messages = [
             Message(RecordDict({RECORD: ConfigRecord({FIELD: payload})}), node, MESSAGE_TYPE)
             for node, payload in payloads.items()
         ]
-        # A reply counts for the node that its message went to, whatever sender it names.
-        waiting = dict(zip(self.grid.push_messages(messages), payloads, strict=True))
-        waiting.pop(None, None)  # type: ignore[call-overload]  # not taken: the node is gone
-        end = time.monotonic() + deadline_seconds
-        pause = POLL_SECONDS
-        while waiting and time.monotonic() < end:
-            replies = list(self.grid.pull_messages(list(waiting)))
-            for reply in replies:
-                node = waiting.pop(reply.metadata.reply_to_message_id, None)
-                data = _content(reply)
-                if node is not None and data is not None:
-                    yield node, data
-            pause = POLL_SECONDS if replies else min(pause * 1.5, POLL_LIMIT_SECONDS)
-            if waiting and not replies:
-                time.sleep(pause)
+        taken: Iterable[str | None] = self.grid.push_messages(messages)
+        pairs = zip(taken, payloads, strict=True)
+        return {identifier: node for identifier, node in pairs if identifier is not None}
 
 
 def _content(reply: Message) -> bytes | None:

@@ -18,6 +18,7 @@ from fedward_server.progress import NullObserver, RunObserver, make_observer
 from fedward_simulations.arrays import load_arrays
 from fedward_simulations.audit.cli import audit
 from fedward_simulations.bench.cli import app as bench_app
+from fedward_simulations.faults.cli import faults
 from fedward_simulations.hospitals import make_hospitals
 from fedward_simulations.phantom import phantom_arrays
 from fedward_simulations.report import SimulationReport, simulation_summary
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 app.add_typer(bench_app, name="bench")
 app.command()(audit)
+app.command()(faults)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run resumes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, nothing else.")]

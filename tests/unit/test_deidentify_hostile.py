@@ -218,7 +218,7 @@ def test_an_identifier_has_one_pseudonym_in_every_character_set():
 
 
 def test_a_directory_of_files_is_no_broken_image():
-    refused = Deidentifier(SECRET).deidentify(file_bytes("DICOMDIR"))
+    refused = Deidentifier(SECRET).deidentify(file_bytes("dicomdirtests/DICOMDIR"))
     assert refused == Quarantined(Reason.UNKNOWN_SOP_CLASS)
 
 

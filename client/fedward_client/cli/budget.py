@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
+from fedward_common.errors import IntegrityError, OperatorError
 
 if TYPE_CHECKING:
     from fedward_client.chain import Head
@@ -38,17 +40,46 @@ def show(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
 def verify(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
     """Recompute the ledger's hash chain, without the network.
 
-    A ledger that was cut and mended is told from the site's log of what left.
+    A ledger that was cut and mended is told from the site's log of what left, one that went back
+    from what other hospitals have said of it.
 
     Example: fedward-client ledger verify
     """
     from fedward_client.site import open_site
-    from fedward_client.witness import check_log
+    from fedward_client.witness import check_log, contradictions
 
     with open_site(site) as opened:
         head = opened.ledger.verify()
         check_log(opened)
+        said = contradictions(opened)
+        if said and not opened.ledger.closed:
+            more = f"; {len(said) - 1} more say so" if len(said) > 1 else ""
+            raise IntegrityError(said[0] + more)
         _tell_heads({"ledger": head}, as_json=as_json)
+
+
+def close(
+    site: SiteOption = DEFAULT_SITE,
+    yes: Annotated[bool, typer.Option("--yes", help="End it without asking.")] = False,
+) -> None:
+    """End training on this site's patients for good, because debits were lost.
+
+    For a site whose newest folder is gone: nobody knows what its patients have paid, so no cap can
+    be kept. Both accounts count as spent without bound, in every study, and nothing undoes it.
+
+    Example: fedward-client ledger close
+    """
+    from fedward_client.site import open_site
+    from fedward_client.witness import contradictions
+
+    with open_site(site) as opened:
+        tell(contradictions(opened) or ("no other hospital has said that debits are missing",))
+        tell(("closing ends all training and evaluation on this site's patients, for good",))
+        if not yes and not (sys.stdin.isatty() and typer.confirm("Close the ledger?")):
+            raise OperatorError(f"{site}: not closed; give --yes if its newest copy is lost")
+        head = opened.ledger.close()
+        opened.audit.decided("close", bytes(32), b"ledger", head)
+    tell(("the ledger is closed",))
 
 
 def forecast(

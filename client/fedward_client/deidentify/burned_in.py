@@ -25,6 +25,8 @@ from fedward_client.deidentify.textfinder import Box, find_text
 
 MAX_PASSES = 3
 """Text is searched for again after blanking; what is still found after this is quarantined."""
+MOST_BOXES = 2000
+"""Different boxes of all frames of a file. What has more is a recording of pages, not an image."""
 
 _REGIONS = tag_of("SequenceOfUltrasoundRegions")
 
@@ -35,7 +37,8 @@ def clean_pixels(
     """Return the pixels without burned-in text, and what was done.
 
     Raises:
-        RefusalError: the profile refuses such an image, or its text cannot be blanked.
+        RefusalError: the profile refuses such an image, its text cannot be blanked, or there is so
+            much of it that the image is a page.
     """
     done: list[Action] = []
     kept = np.ones(pixels.values.shape[1:3], dtype=bool)
@@ -111,8 +114,7 @@ def _without_text(
         if profile.pixels.text == "quarantine":
             break
         done.append(Action.TEXT)
-        for box in boxes:
-            pixels = _blank(pixels, box, _background(pixels, box))
+        pixels = _blanked(pixels, boxes)
         boxes = _text_boxes(pixels)
     raise RefusalError(Reason.BURNED_IN_TEXT)
 
@@ -124,6 +126,8 @@ def _text_boxes(pixels: Pixels) -> list[Box]:
         for plane in _planes(frame):
             for window in _windows(plane):
                 boxes.update(dict.fromkeys(find_text(window)))
+                if len(boxes) > MOST_BOXES:
+                    raise RefusalError(Reason.PAGE)
     return list(boxes)
 
 
@@ -160,21 +164,17 @@ def _model_boxes(pixels: Pixels, profile: Profile) -> list[Box]:
     return ocr.find_text_by_model(pixels.values.max(axis=(0, 3)))
 
 
-def _blank(pixels: Pixels, box: Box, value: NDArray[Any]) -> Pixels:
-    x0, y0, x1, y1 = box
-    values = pixels.values.copy()
-    values[:, y0:y1, x0:x1] = value
-    return replace(pixels, values=values)
+def _blanked(pixels: Pixels, boxes: list[Box]) -> Pixels:
+    """Fill every box, in all frames, with what the text stood on.
 
-
-def _background(pixels: Pixels, box: Box) -> NDArray[Any]:
-    """The median of a box, per sample: what the text stood on, as its strokes fill less than half.
-
-    Blanking with it leaves no bright or dark slab in the image.
+    That is the box's median, per sample, as strokes fill less than half of it; it leaves no bright
+    or dark slab in the image.
     """
-    x0, y0, x1, y1 = box
-    inside = pixels.values[:, y0:y1, x0:x1]
-    return np.median(inside, axis=(0, 1, 2)).astype(pixels.values.dtype)
+    values = pixels.values.copy()
+    for x0, y0, x1, y1 in boxes:
+        inside = values[:, y0:y1, x0:x1]
+        inside[...] = np.median(inside, axis=(0, 1, 2)).astype(values.dtype)
+    return replace(pixels, values=values)
 
 
 def _darkest(pixels: Pixels) -> NDArray[Any]:

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     SECONDARY_CAPTURE = "secondary capture, refused by the profile"
     NO_ULTRASOUND_REGIONS = "ultrasound without declared regions, refused by the profile"
     BURNED_IN_TEXT = "burned-in text"
+    PAGE = "a page of text rather than an image"
     EXHAUSTED = "more time or memory to decode it than there was"
     FAILED = "cleaning it failed: an error within fedward, or no memory"
     HEAD = "head CT or MR, refused by the profile: a face can be rendered from it"

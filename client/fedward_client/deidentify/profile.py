@@ -140,5 +140,9 @@ class Profile(_Section):
 
 
 def _problems(error: ValidationError) -> str:
-    found = (f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
+    found = (f"{'.'.join(map(str, e['loc']))}: {_uncapitalised(e['msg'])}" for e in error.errors())
     return "; ".join(found)
+
+
+def _uncapitalised(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import cast
 
 from fedward_client.catalogue import Label, Level
-from fedward_client.split import Split, SplitRule
+from fedward_client.split import SplitRule
 from fedward_common.errors import OperatorError
+from fedward_common.queries.task import Split
 
 HEADER = ("level", "id", "label", "split")
 MAX_LABEL_CHARACTERS = 200

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from fedward_client.catalogue import Catalogue
 from fedward_client.deidentify.masks import Layouts, unmatched
 from fedward_client.deidentify.profile import Mask
-from fedward_client.split import Split, SplitRule
+from fedward_client.split import SplitRule
+from fedward_common.queries.task import Split
 
 
 @dataclass

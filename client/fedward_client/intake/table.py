@@ -21,8 +21,8 @@ from fedward_client.intake.labels import (
     refuse_moved,
 )
 from fedward_client.site_folder import SiteFolder
-from fedward_client.split import Split
 from fedward_common.errors import OperatorError
+from fedward_common.queries.task import Split
 
 _LABEL, _SPLIT = "label", "split"
 

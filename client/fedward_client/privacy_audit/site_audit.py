@@ -25,7 +25,7 @@ from fedward_client.privacy_audit.trial import (
 )
 from fedward_client.site import Site
 from fedward_client.training.runtime import RuntimeOptions
-from fedward_common.plan.sections import GradientQuery
+from fedward_common.plan.sections import TRAINING
 from fedward_common.progress import Progress
 from fedward_common.queries.task import Task
 from fedward_common.randomness import RandomBytes
@@ -72,11 +72,12 @@ def audit_site(site: Site, study: Study, stage: Told) -> Iterator[Finding]:
 
 
 def terms_of(study: Study) -> Terms:
-    """The numbers to audit: of the first gradient query, or of the first query if there is none.
+    """The numbers to audit: of the first query that trains, or of the first query without one.
 
-    A long study is rehearsed in part: the claim is then that of as many rounds.
+    Local steps are rehearsed as rounds with their sigma, q and C. A long study is rehearsed in
+    part: the claim is then that of as many rounds.
     """
-    gradients = [task for task in study.tasks if isinstance(task.query, GradientQuery)]
+    gradients = [task for task in study.tasks if isinstance(task.query, TRAINING)]
     terms = Terms.of(study, (gradients or list(study.tasks))[0])
     most = max(1, MOST_ADDENDS // (terms.t_min - terms.colluding))
     return replace(terms, rounds=min(terms.rounds, most))

@@ -72,7 +72,7 @@ class Terms:
         return cls(
             noise_multiplier=task.query.noise_multiplier,
             sampling_rate=task.sampling_rate,
-            rounds=task.rounds,
+            rounds=task.rounds * max(1, task.local_steps),
             clip=task.clip,
             sites=len(study.plan.roster.sites),
             t_min=secagg.t_min,

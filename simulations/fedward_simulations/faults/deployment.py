@@ -8,18 +8,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from fedward_common.errors import StorageError
-from fedward_server.consortium import TLS
+from fedward_common.randomness import os_random
+from fedward_server.consortium import gateway_certificate
 from fedward_simulations.faults.processes import Process, Unit, descendants, marked
 from fedward_simulations.faults.relay import RelayConfig
 from fedward_simulations.faults.world import SCRIPTS, Consortium, Ports
 
 TICK_SECONDS = 0.1
 ROLES = {
+    "gateway_process": "gateway",
     "flower-superlink": "SuperLink",
     "flower-superexec": "SuperExec",
     "flwr-serverapp": "ServerApp",
@@ -42,13 +46,16 @@ def free_ports() -> Ports:
 class Network:
     """The relay process between hospitals and gateway; see :mod:`.relay`."""
 
-    def __init__(self, made: Consortium, *, plain: Path | None = None) -> None:
+    def __init__(
+        self, made: Consortium, *, plain: Path | None = None, host: Sequence[str] = ()
+    ) -> None:
         self.record = made.root / "addends.jsonl"
         self._made = made
+        certificate = gateway_certificate(made.server, datetime.now(UTC), os_random)
         config = RelayConfig(
-            listen=("127.0.0.1", made.ports.published),
-            upstream=("127.0.0.1", made.ports.listening),
-            certificate=str(made.server / TLS),
+            listen=(made.ports.outside, made.ports.published),
+            upstream=(made.ports.inside, made.ports.listening),
+            certificate=str(certificate),
             authority=str(made.server / "authority" / "certificate"),
             record=str(self.record),
             sites={name: str(made.site(name)) for name in made.names},
@@ -56,7 +63,7 @@ class Network:
         )
         path = made.root / "relay.json"
         path.write_text(config.to_json())
-        command = (sys.executable, "-m", "fedward_simulations.faults.relay", str(path))
+        command = (*host, sys.executable, "-m", "fedward_simulations.faults.relay", str(path))
         self._process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -89,25 +96,30 @@ class Network:
 
 @dataclass
 class Deployment:
-    """Units and network of a consortium. Use it in a ``with`` statement."""
+    """The units of a consortium. Use it in a ``with`` statement.
+
+    ``hosts`` holds, by unit, what runs a command on another host (``ip netns exec NAME``).
+    """
 
     made: Consortium
+    hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
         logs = self.made.root / "logs"
         logs.mkdir(exist_ok=True)
         run = (str(SCRIPTS / "fedward-server"), "run", "--server", str(self.made.server))
-        self.server = Unit("supervisor", run, logs / "server.log", self.mark)
+        self.server = Unit("supervisor", run, logs / "supervisor.log", self.mark)
         self.daemons = {
-            name: Unit(
-                name,
-                (str(SCRIPTS / "fedward-client"), "run", "--site", str(self.made.site(name))),
-                logs / f"{name}.log",
-                self.mark,
-            )
+            name: Unit(name, self.daemon_command(name), logs / f"{name}.log", self.mark)
             for name in self.made.names
         }
+        for unit in self.units:
+            unit.command = (*self.hosts.get(unit.name, ()), *unit.command)
+
+    def daemon_command(self, name: str) -> tuple[str, ...]:
+        """What runs a hospital's daemon."""
+        return (str(SCRIPTS / "fedward-client"), "run", "--site", str(self.made.site(name)))
 
     @property
     def units(self) -> tuple[Unit, ...]:

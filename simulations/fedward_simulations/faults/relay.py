@@ -117,7 +117,10 @@ class Relay:
             if way.cut:
                 return
             host, port = self._config.upstream
-            back, out = await asyncio.open_connection(host, port, ssl=way.trust)
+            told = self._config.listen[0]  # the name in the gateway's certificate
+            back, out = await asyncio.open_connection(
+                host, port, ssl=way.trust, server_hostname=told
+            )
             way.open.add(out)
             await _first(
                 self._pass(reader, out, way, AddendFinder(), name),

@@ -95,7 +95,7 @@ def _sums(made: Consortium, ran: Ran, progress: folding.Progress, attempts: int)
 
 
 def _proven(made: Consortium, ran: Ran, before: folding.Progress, position: int, e: int) -> bool:
-    """At least t members have signed for this attempt, on the model that follows from the sums before."""
+    """At least t members have signed for this attempt, on the model of the sums before."""
     path = made.study / "sums" / f"{position:06d}.transcript"
     task, round_number = ran.study.at(position)
     context = RoundContext(e, task.name, round_number, before.public_digest(task))

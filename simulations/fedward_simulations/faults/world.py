@@ -35,12 +35,12 @@ LONGEST_COMMAND_SECONDS = 600.0
 POLICY = """\
 # A simulated hospital agrees to everything: its patients are invented.
 [caps.train]
-epsilon = 1e6
+epsilon = 100.0
 epsilon_worst_case = "none"
 delta = 1e-3
 
 [caps.holdout]
-epsilon = 1e6
+epsilon = 100.0
 epsilon_worst_case = "none"
 delta = 1e-3
 
@@ -67,19 +67,19 @@ kind = "svm"
 features = "columns"
 [[queries]]
 kind = "count"
-noise_multiplier = 5.0
+noise_multiplier = 30.0
 [[queries]]
 kind = "moments"
-noise_multiplier = 5.0
+noise_multiplier = 30.0
 [[queries]]
 kind = "gradient"
-noise_multiplier = 5.0
+noise_multiplier = 30.0
 rounds = {steps}
-sampling_rate = 0.5
+sampling_rate = 1.0
 clip = 1.0
 [[queries]]
 kind = "histogram"
-noise_multiplier = 5.0
+noise_multiplier = 30.0
 bins = 6
 [privacy]
 delta = 1e-5
@@ -96,11 +96,16 @@ round_deadline_seconds = {deadline_seconds}
 
 @dataclass(frozen=True)
 class Ports:
-    """On loopback: what hospitals are told, where the gateway listens, and its operator's port."""
+    """What hospitals are told, where the gateway listens, and its operator's port on loopback.
+
+    The hosts of the first two are IP addresses of this machine, or of its network namespaces.
+    """
 
     published: int
     listening: int
     admin: int
+    outside: str = "127.0.0.1"
+    inside: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,10 @@ def found(root: Path, count: int, ports: Ports) -> Consortium:
     names = tuple(f"site-{number + 1:02d}" for number in range(count))
     made = Consortium(root, names, ports)
     root.mkdir(parents=True, exist_ok=True)
-    published, listening = f"127.0.0.1:{ports.published}", f"127.0.0.1:{ports.listening}"
+    published, listening = (
+        f"{ports.outside}:{ports.published}",
+        f"{ports.inside}:{ports.listening}",
+    )
     where = ("--server", str(made.server))
     command("server", "init", "--address", published, "--listen", listening,
             "--admin-port", str(ports.admin), *where)  # fmt: skip
@@ -173,7 +181,7 @@ def begin(made: Consortium, toml: str) -> None:
     draft, plan = made.root / "draft.toml", made.root / "plan.json"
     draft.write_text(toml, "utf-8")
     plan.unlink(missing_ok=True)
-    command("server", "plan", "create", str(draft), "--epsilon", "1000",
+    command("server", "plan", "create", str(draft), "--epsilon", "8",
             "--patients-per-site", str(PATIENTS), "--out", str(plan), *where)  # fmt: skip
     command("server", "plan", "sign", str(plan), *where)
     signed = made.signed

@@ -1,0 +1,154 @@
+"""The parts of a hospital's daemon that need no server: its files, its lock, its log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import stat
+
+import pytest
+
+from fedward_client.daemon import state as state_module
+from fedward_client.daemon.inbox import FILE, Inbox, Order
+from fedward_client.daemon.log import log_to_stderr
+from fedward_client.daemon.loop import kind_of
+from fedward_client.daemon.notify import Notifier
+from fedward_client.daemon.state import DaemonState, StateFile, boot_id, read_state
+from fedward_client.serving import claim, is_served
+from fedward_client.site import VOLATILE
+from fedward_common.errors import OperatorError
+from fedward_common.messages import Refusal, Standing, StepReply
+
+ORDER = Order(b"to whom", b"what")
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    (tmp_path / VOLATILE).mkdir()
+    return Inbox(tmp_path)
+
+
+def test_an_order_is_taken_up_once(inbox, tmp_path):
+    assert inbox.take() is None
+    inbox.keep(ORDER)
+    assert stat.S_IMODE((tmp_path / VOLATILE / FILE).stat().st_mode) == 0o600
+    assert Inbox(tmp_path).take() == ORDER
+    assert Inbox(tmp_path).take() is None  # it may be what killed the process
+    inbox.keep(ORDER)
+    inbox.clear()
+    assert Inbox(tmp_path).take() is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"order", bytes(1 << 20)])
+def test_a_damaged_order_is_left(inbox, tmp_path, data):
+    (tmp_path / VOLATILE / FILE).write_bytes(data)
+    assert inbox.take() is None
+
+
+def test_an_order_that_cannot_be_kept_hinders_nothing(tmp_path, caplog):
+    (tmp_path / VOLATILE).write_text("a file in the folder's place")
+    Inbox(tmp_path).keep(ORDER)
+    assert "cannot be written" in caplog.text
+
+
+def test_the_state_tells_what_happened_last(tmp_path):
+    file = StateFile(tmp_path, clock=lambda: 100.0)
+    file.update(problem="cannot be reached", retry=12.5)
+    assert read_state(tmp_path) == DaemonState(problem="cannot be reached", retry=12.5)
+    file.update(now=False, contact=100.0)  # within the time of the last writing
+    assert read_state(tmp_path).contact == 0.0
+    file.update(connected=100.0)
+    assert read_state(tmp_path).contact == 100.0
+    assert StateFile(tmp_path).state == read_state(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"started": "x"}', "\xff"])
+def test_a_damaged_state_is_none(tmp_path, text):
+    (tmp_path / state_module.FILE).write_text(text, "latin-1")
+    assert read_state(tmp_path) is None
+    assert StateFile(tmp_path).state == DaemonState()
+
+
+def test_only_a_session_of_this_boot_counts_as_abandoned(tmp_path):
+    file = StateFile(tmp_path)
+    assert file.abandoned() == 0
+    file.update(node=7, boot=boot_id())
+    assert StateFile(tmp_path).abandoned() == 7
+    file.update(node=7, boot="another machine's")  # a copy of the folder: the original may serve
+    assert StateFile(tmp_path).abandoned() == 0
+
+
+def test_one_process_serves_a_folder_and_whoever_looks_can_tell(tmp_path):
+    assert not is_served(tmp_path)
+    with claim(tmp_path):
+        assert is_served(tmp_path)
+        with pytest.raises(OperatorError, match="another process serves"):
+            claim(tmp_path)
+    assert not is_served(tmp_path)
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_service_manager_is_told(tmp_path, monkeypatch, abstract):
+    name = f"fedward-{tmp_path.name}"
+    address = f"\0{name}" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(10)
+        notifier = Notifier()
+        notifier.ready()
+        notifier.alive()
+        notifier.status("waiting:\nREADY=1")
+        notifier.stopping()
+        told = [manager.recv(4096) for _ in range(4)]
+    assert told == [b"READY=1", b"WATCHDOG=1", b"STATUS=waiting: READY=1", b"STOPPING=1"]
+
+
+def test_without_a_service_manager_nothing_happens(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    Notifier().ready()
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    Notifier().ready()
+
+
+@pytest.fixture
+def logging_as_before():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_the_journal_gets_one_line_an_event_with_its_priority(monkeypatch, capsys):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    log_to_stderr()
+    logging.getLogger("fedward_client.daemon").info("two\nlines")
+    logging.getLogger("httpx").info("POST https://gateway/v1/fleet/pull-messages")
+    logging.getLogger("fedward_client").error("x")
+    assert capsys.readouterr().err.splitlines() == [
+        "<6>fedward_client.daemon: two lines",
+        "<3>fedward_client: x",
+    ]
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_terminal_gets_the_time_instead(monkeypatch, capsys):
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    log_to_stderr()
+    logging.getLogger("fedward_client.daemon").warning("late")
+    assert capsys.readouterr().err.endswith(" WARNING fedward_client.daemon: late\n")
+
+
+def test_the_kind_of_an_answer_is_told_without_its_content():
+    assert kind_of(Standing(bytes(32), 3).encode()) == "standing"
+    assert kind_of(Refusal("Closed", "outside hours").encode()) == "refusal: Closed"
+    assert kind_of(StepReply(bytes(1 << 20), b"").encode()) == "step-reply"
+    assert kind_of(b"\x00") == ""
+
+
+def test_the_state_file_holds_no_order(tmp_path):
+    file = StateFile(tmp_path)
+    file.update(answer=kind_of(Refusal("PeerError", "secret").encode()))
+    assert "secret" not in json.dumps((tmp_path / state_module.FILE).read_text())
