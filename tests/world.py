@@ -235,6 +235,7 @@ class MemorySites:
     sent: list[tuple[str, Message, bytes]] = field(default_factory=list)
     refused: list[tuple[str, Message, Refusal]] = field(default_factory=list)
     on_order: Callable[[str, Message, bytes], None] = lambda _name, _order, _reply: None
+    service_of: Callable[[Site], SiteService] = SiteService
     _open: dict[str, tuple[Site, SiteService]] = field(default_factory=dict)
 
     def drain_traffic(self) -> dict[str, Traffic]:
@@ -316,7 +317,7 @@ class MemorySites:
     def _opened(self, name: str) -> tuple[Site, SiteService]:
         if name not in self._open:
             site = self.world.open(name, randomness_of(name, self.seed))
-            self._open[name] = site, SiteService(site)
+            self._open[name] = site, self.service_of(site)
         return self._open[name]
 
 

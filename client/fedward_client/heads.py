@@ -10,6 +10,7 @@ the same length. A debit before a study's last is in every head that its site sh
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from fedward_client.database import transaction
 from fedward_common.codec import decode, digest, encode
 from fedward_common.errors import IntegrityError, PeerError
 from fedward_common.messages import MAX_NUMBER
+
+log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 64
 """Attempts that an answer names: of that many studies, the latest ones."""
@@ -90,10 +93,15 @@ class HeadBook:
     def saw(self, study: bytes, e: int, heads: Mapping[bytes, tuple[int, bytes]]) -> None:
         """Keep the heads that identities signed in attempt ``e``, where they are the highest yet.
 
-        Of two heads with one count the first stays: the other would be a fork. An earlier attempt
-        of the study is in the head that is shown now, or was never debited.
+        Of two heads with one count the first stays: the other is a fork, such as two running copies
+        of a site make, and is logged. An earlier attempt of the study is in the head that is shown
+        now, or was never debited.
         """
         with transaction(self._connection) as db:
+            for identity, (count, hashed) in heads.items():
+                known = _stored(db, identity)
+                if known is not None and known[0] == count and known[1] != hashed:
+                    log.error("member %s shows two ledgers of one length", identity.hex()[:16])
             db.executemany(
                 "INSERT INTO witnessed_heads VALUES (?, ?, ?) ON CONFLICT (identity) DO UPDATE"
                 " SET count = excluded.count, hash = excluded.hash WHERE excluded.count > count",
@@ -120,9 +128,7 @@ class HeadBook:
 
     def latest(self, identity: bytes) -> Seen:
         """The last that was seen of this identity."""
-        row = self._connection.execute(
-            "SELECT count, hash FROM witnessed_heads WHERE identity = ?", (identity,)
-        ).fetchone()
+        row = _stored(self._connection, identity)
         if row is None:
             return NEVER
         attempts = self._connection.execute(
@@ -152,3 +158,10 @@ class HeadBook:
             return None if row is None else Seen.decode(row[0])
         except PeerError as error:
             raise IntegrityError("site database: what a witness said is damaged") from error
+
+
+def _stored(db: sqlite3.Connection, identity: bytes) -> tuple[int, bytes] | None:
+    row = db.execute(
+        "SELECT count, hash FROM witnessed_heads WHERE identity = ?", (identity,)
+    ).fetchone()
+    return None if row is None else (int(row[0]), bytes(row[1]))

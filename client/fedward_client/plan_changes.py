@@ -23,7 +23,6 @@ _WORDS = {
     "protocol.minimum_package": "oldest fedward that may take part",
     "cohort.source": "kind of data",
     "cohort.images_per_patient": "images of a patient that count",
-    "cohort.columns": "columns and their bounds",
     "preprocess.size": "side of an image, in pixels",
     "preprocess.channels": "channels of an image",
     "model.kind": "kind of model",
@@ -99,9 +98,18 @@ def _document(plan: Plan) -> dict[str, Any]:
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in document.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+        inner = _named(value)
+        flat |= {f"{prefix}{name}": value} if inner is None else _flat(inner, f"{prefix}{name}.")
     return flat
+
+
+def _named(value: object) -> Mapping[str, Any] | None:
+    """What has parts with names: a section, or a list such as a table's columns."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list) and value and all(isinstance(i, dict) for i in value):
+        return {item["name"]: item for item in value}
+    return None
 
 
 def _fields(old: Mapping[str, Any], new: Mapping[str, Any], place: str) -> Iterator[str]:

@@ -126,13 +126,13 @@ class RoundStore:
         The state gets a key of its own, and the key of the state before is destroyed: a copy of
         the database taken a step earlier opens nothing. ``beside`` writes what must be on the disk
         with it, in the same transaction.
+
+        Raises:
+            PeerError: another process has ended e since; then nothing is stored.
         """
         with self._one_key(study), transaction(self._connection) as db:
             beside(db)
-            db.execute(
-                "UPDATE round_attempts SET sealed = ? WHERE study = ? AND e = ?",
-                (self._seal(study, e, state), study, e),
-            )
+            _replace_state(db, study, e, self._seal(study, e, state))
             _put_reply(db, study, e, step, request, reply)
 
     def finish(
@@ -148,10 +148,13 @@ class RoundStore:
         """Destroy the state of e, keeping the last reply's bytes; begin ``following`` if given.
 
         ``beside`` writes what must be on the disk with it, in the same transaction.
+
+        Raises:
+            PeerError: another process has ended e since; then nothing is stored.
         """
         with self._one_key(study), transaction(self._connection) as db:
             beside(db)
-            db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
+            _replace_state(db, study, e, None)
             if following is not None:
                 self._raise_counter(db, study, following.e, following.state)
                 _put_reply(
@@ -162,7 +165,9 @@ class RoundStore:
     def abandon(self, study: bytes, e: int) -> None:
         """Destroy the state and the replies of e: this site takes no further part in it (A3.4)."""
         with self._one_key(study), transaction(self._connection) as db:
-            db.execute("UPDATE round_attempts SET sealed = NULL WHERE study = ?", (study,))
+            db.execute(
+                "UPDATE round_attempts SET sealed = NULL WHERE study = ? AND e = ?", (study, e)
+            )
             db.execute("DELETE FROM round_replies WHERE study = ? AND e = ?", (study, e))
 
     def end(self, study: bytes) -> None:
@@ -219,6 +224,16 @@ class RoundStore:
         name, key, nonce = os_random(NAME_BYTES), os_random(KEY_BYTES), os_random(NONCE_BYTES)
         write_atomic(self._key_path(study, name), key, mode=0o600)
         return name + nonce + AESGCM(key).encrypt(nonce, state.reveal(), _context(study, e))
+
+
+def _replace_state(db: sqlite3.Connection, study: bytes, e: int, sealed: bytes | None) -> None:
+    """Store the next state of e, or none after its last step, where e is in flight still (A2)."""
+    cursor = db.execute(
+        "UPDATE round_attempts SET sealed = ? WHERE study = ? AND e = ? AND sealed IS NOT NULL",
+        (sealed, study, e),
+    )
+    if cursor.rowcount != 1:
+        raise PeerError(f"attempt {e} is not in flight at this site any more")
 
 
 def _put_reply(

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from fedward_client.cohort import Cohort
-from fedward_client.ledger import Allowance, Debit
+from fedward_client.debit import Allowance, Debit
 from fedward_client.round_state import Beside
 from fedward_client.site import Site
 from fedward_client.studies import ENDED, StudyRecord, StudyState

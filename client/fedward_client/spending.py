@@ -20,7 +20,6 @@ from fedward_common.privacy.accounting import (
 from fedward_common.privacy.grid import GRID_SHARE, grid_charge
 from fedward_common.privacy.renyi import Array, RenyiFilter, epsilon_of_cost, renyi_cost
 
-
 CLOSED = "it is closed for good: debits were lost, and nobody knows what its patients have paid"
 """Why a closed account pays for nothing."""
 

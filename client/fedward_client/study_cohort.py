@@ -36,8 +36,10 @@ def prepare_cohort(folder: SiteFolder, study: Study, split: Split) -> int:
 
 
 def _images(folder: SiteFolder, study: Study, split: Split) -> ImageCohort:
-    features = study.input_spec.features
-    mapped = None if features is None else FeatureMap(features, feature_map(study.input_spec))
+    spec = study.input_spec
+    # A cnn sees the same features as maps: kept in the vault under a name of their own.
+    name = spec.features if spec.kind == "svm" else f"{spec.features}-maps"
+    mapped = FeatureMap(name, feature_map(spec)) if name and spec.features else None
     return image_cohort(
         folder.catalogue,
         folder.vault,

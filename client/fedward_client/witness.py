@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import logging
 
-from fedward_client.heads import MAX_SEEN_BYTES, Seen, attempt_digest
+from fedward_client.heads import Seen, attempt_digest
 from fedward_client.running import Running
 from fedward_client.site import Site
 from fedward_common import keys
 from fedward_common.codec import Value, decode, encode
 from fedward_common.errors import IntegrityError, PeerError
-from fedward_common.messages import Witnessed, WitnessesNeeded, WitnessOrder, WitnessReply
+from fedward_common.messages import (
+    MAX_ANSWER_BYTES,
+    Witnessed,
+    WitnessesNeeded,
+    WitnessOrder,
+    WitnessReply,
+)
 from fedward_common.plan.document import plan_from_canonical
 from fedward_common.secagg.parameters import Group, Member
 
 log = logging.getLogger(__name__)
 
 NONCE_BYTES = 32
-MAX_ANSWER_BYTES = MAX_SEEN_BYTES + 256
 
 
 def others_needed(group: Group) -> int:

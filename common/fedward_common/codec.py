@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from collections.abc import Iterator
 
 from fedward_common.errors import MisuseError, PeerError
 
@@ -21,7 +22,7 @@ MAX_DEPTH = 6
 """Nesting of tuples that a decoder accepts."""
 
 MAX_ITEMS = 65_536
-"""Items in one tuple."""
+"""Items in all tuples of one message: what a decoder builds is bounded, however small they are."""
 
 MAX_INT_BYTES = 32
 """Two's-complement width of an integer: enough for a SHA-256 value."""
@@ -58,7 +59,7 @@ def decode(data: bytes, *, max_bytes: int) -> Value:
     """
     if len(data) > max_bytes:
         raise PeerError(f"message of {len(data)} bytes exceeds the limit of {max_bytes}")
-    value, end = _decode_at(memoryview(data), 0, 0)
+    value, end = _decode_at(memoryview(data), 0, 0, iter(range(MAX_ITEMS)))
     if end != len(data):
         raise PeerError(f"{len(data) - end} bytes follow the message")
     return value
@@ -116,7 +117,9 @@ def _int_bytes(value: int) -> bytes:
     return value.to_bytes(width, "big", signed=True)
 
 
-def _decode_at(data: memoryview, start: int, depth: int) -> tuple[Value, int]:
+def _decode_at(
+    data: memoryview, start: int, depth: int, budget: Iterator[int]
+) -> tuple[Value, int]:
     if depth > MAX_DEPTH:
         raise PeerError(f"a message nests deeper than {MAX_DEPTH}")
     if start + _HEADER.size > len(data):
@@ -127,16 +130,18 @@ def _decode_at(data: memoryview, start: int, depth: int) -> tuple[Value, int]:
     if end > len(data):
         raise PeerError("truncated message: a payload is cut off")
     if tag == b"T":
-        return _decode_tuple(data[:end], begin, depth), end
+        return _decode_tuple(data[:end], begin, depth, budget), end
     return _decode_scalar(tag, bytes(data[begin:end])), end
 
 
-def _decode_tuple(data: memoryview, start: int, depth: int) -> tuple[Value, ...]:
+def _decode_tuple(
+    data: memoryview, start: int, depth: int, budget: Iterator[int]
+) -> tuple[Value, ...]:
     items: list[Value] = []
     while start < len(data):
-        if len(items) == MAX_ITEMS:
-            raise PeerError(f"a tuple holds more than {MAX_ITEMS} items")
-        item, start = _decode_at(data, start, depth + 1)
+        if next(budget, None) is None:
+            raise PeerError(f"a message holds more than {MAX_ITEMS} items")
+        item, start = _decode_at(data, start, depth + 1, budget)
         items.append(item)
     return tuple(items)
 

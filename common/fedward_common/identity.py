@@ -39,6 +39,7 @@ MAX_TEXT = 4096
 
 _TITLE = f"fedward site {FORMAT}"
 _WIDTH = 64
+_CONSONANTS, _VOWELS = "bdfghjklmnprstvz", "aiou"
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,13 @@ def fingerprint(name: str, identity: bytes, transport: bytes) -> bytes:
 
 
 def spell(fingerprint_bytes: bytes) -> str:
-    """Return a fingerprint for reading aloud: hexadecimal in groups of four."""
-    text = fingerprint_bytes.hex()
-    return " ".join(text[i : i + 4] for i in range(0, len(text), 4))
+    """Return a fingerprint for reading aloud: a word of five letters for every two bytes.
+
+    Proquints (Wilkerson 2009, arXiv:0901.4016): every word can be spoken in most languages, and the
+    words say all of the fingerprint, sixteen of them its 256 bits.
+    """
+    pairs = [fingerprint_bytes[i : i + 2] for i in range(0, len(fingerprint_bytes), 2)]
+    return " ".join(_word(int.from_bytes(pair, "big")) for pair in pairs)
 
 
 def parse_site_public(text: str, source: str = "SITE.pub") -> SitePublic:
@@ -212,6 +217,18 @@ def name_problem(name: str) -> str | None:
     if NAME.fullmatch(name):
         return None
     return f"name: use 1 to {MAX_NAME} lower-case letters, digits and hyphens, no hyphen first"
+
+
+def _word(number: int) -> str:
+    """Consonants of four bits and vowels of two, the highest first."""
+    letters = (
+        _CONSONANTS[number >> 12 & 15],
+        _VOWELS[number >> 10 & 3],
+        _CONSONANTS[number >> 6 & 15],
+        _VOWELS[number >> 4 & 3],
+        _CONSONANTS[number & 15],
+    )
+    return "".join(letters)
 
 
 def _statement(name: str, identity: bytes, transport: bytes) -> tuple[str, int, str, bytes, bytes]:

@@ -25,11 +25,24 @@ MAX_SUMS = 16
 MAX_CHUNK_BYTES = 1 << 22
 """Bytes of a masked addend in one message of an audit's evidence."""
 
+MAX_SHARE_BYTES = 1 << 16
+"""Step 1 of the next e, riding on an unmasking: as long as any such message may be."""
+
+MAX_ANSWER_BYTES = 4096 + 256
+"""A witness's signed answer about one member."""
+
 MAX_TEXT = 500
 """Longest text field."""
 
 MAX_NUMBER = 2**31 - 1
 """Largest number: what a database column holds, and far more attempts than any plan allows."""
+
+_MOST_BYTES = {
+    ("evidence", "data"): MAX_CHUNK_BYTES,
+    ("step-reply", "share"): MAX_SHARE_BYTES,
+    ("witness-reply", "answers"): MAX_ANSWER_BYTES,
+}
+"""By tag and field, for those that are kept or passed on before anybody looks into them."""
 
 M = TypeVar("M", bound="Message")
 
@@ -318,7 +331,8 @@ def _check(tag: str, name: str, hint: Any, value: Value) -> None:
         raise PeerError(f"{tag}: field {name} is longer than {MAX_TEXT} characters")
     if isinstance(value, int) and not 0 <= value <= MAX_NUMBER:
         raise PeerError(f"{tag}: field {name} is not within 0 and {MAX_NUMBER}")
-    if name == "data" and isinstance(value, bytes) and len(value) > MAX_CHUNK_BYTES:
-        raise PeerError(f"{tag}: more than {MAX_CHUNK_BYTES} bytes at once")
+    most, items = _MOST_BYTES.get((tag, name)), value if isinstance(value, tuple) else (value,)
+    if most and any(isinstance(item, bytes) and len(item) > most for item in items):
+        raise PeerError(f"{tag}: field {name} holds more than {most} bytes at once")
     if name == "sums" and isinstance(value, tuple) and len(value) > MAX_SUMS:
         raise PeerError(f"{tag}: more than {MAX_SUMS} sums")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedward_common.codec import digest
 from fedward_common.errors import MisuseError, OperatorError, PlanError
-from fedward_common.models.features import feature_count
+from fedward_common.models.features import model_input_shape
 from fedward_common.models.parameters import initial_parameters, parameter_count
 from fedward_common.models.spec import ModelSpec
 from fedward_common.optimizer import Hyperparameters
@@ -49,7 +49,7 @@ def model_spec(plan: Plan) -> ModelSpec:
 
 def input_channels(spec: ModelSpec) -> int:
     """Channels of an image, or columns of a feature vector: what moments are taken over."""
-    return feature_count(spec) if spec.features else spec.channels
+    return model_input_shape(spec)[0]
 
 
 class Study:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from fedward_server.server_folder import signed_study
 from fedward_server.status import study_names
-from fedward_server.study_files import failure, forget_failure, is_finished, is_held
+from fedward_server.study_files import LOG, failure, forget_failure, is_finished, is_held
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,11 @@ class Agenda:
     def done(self) -> bool:
         """Whether every named study is over; never, if none was named."""
         return bool(self._names) and not self._waiting()
+
+    @property
+    def log_file(self) -> Path | None:
+        """What the study's process writes, while one is known."""
+        return self._folder(self._current.study) / LOG if self._current else None
 
     def tick(self) -> None:
         """Begin what is to begin, and see how the run under way stands."""

@@ -12,11 +12,12 @@ from flwr.serverapp import Grid, ServerApp
 from fedward_common.errors import IntegrityError, OperatorError
 from fedward_server.bound import die_with_parent
 from fedward_server.coordinator import Coordinator, StudyFailedError
+from fedward_server.patience import bound_pulls
 from fedward_server.receipts import Receipts, RecordedSites, StudyStoppedError
 from fedward_server.run_record import finish_run
 from fedward_server.server_folder import ServerFolder, StoredStudy, open_server
 from fedward_server.sites import GridSites
-from fedward_server.study_files import exclusive, is_stopping, note_failed, note_finished
+from fedward_server.study_files import LOG, exclusive, is_stopping, note_failed, note_finished
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ def make_app(run: Run) -> ServerApp:
 def _run_from_folder(grid: Grid, context: Context) -> None:
     """The production composition: folder and study are named by the run's configuration."""
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    bound_pulls()
     folder = open_server(Path(str(context.run_config[SERVER_FOLDER])))
     stored = folder.study(str(context.run_config[STUDY]))
     with exclusive(stored.folder):
+        _log_to(stored.folder / LOG)
         try:
             run_study(grid, folder, stored)
         except StudyStoppedError as stop:
@@ -55,6 +56,15 @@ def _run_from_folder(grid: Grid, context: Context) -> None:
         except (StudyFailedError, OperatorError, IntegrityError) as error:
             note_failed(stored.folder, str(error))  # to begin it again would not mend it
             raise
+
+
+def _log_to(path: Path) -> None:
+    """SuperExec discards what a ServerApp prints: the supervisor passes this file on."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("fedward_server")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
 
 
 def run_study(grid: Grid, folder: ServerFolder, stored: StoredStudy) -> None:

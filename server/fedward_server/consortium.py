@@ -13,12 +13,17 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-
-from fedward_common.enrolment import SUFFIX, address_problem, make_welcome
-from fedward_common.errors import IntegrityError, OperatorError
+from fedward_common.enrolment import (
+    SUFFIX,
+    address_problem,
+    certified_key,
+    load_certificate,
+    make_welcome,
+)
+from fedward_common.errors import IntegrityError, OperatorError, PeerError
 from fedward_common.files import write_atomic
 from fedward_common.identity import SitePublic, parse_site_public
+from fedward_common.keys import transport_public
 from fedward_common.randomness import RandomBytes
 from fedward_common.secret import SecretBytes
 from fedward_server.certificates import (
@@ -121,9 +126,12 @@ def authority_of(server: Path) -> Authority:
         authority = Authority(
             SecretBytes((place / KEY).read_bytes()), (place / CERTIFICATE).read_text("ascii")
         )
-        x509.load_pem_x509_certificate(authority.certificate.encode())
-    except (OSError, ValueError) as error:
+        certified = certified_key(load_certificate(authority.certificate))
+        sound = transport_public(authority.key) == certified
+    except (OSError, ValueError, PeerError, IntegrityError) as error:
         raise IntegrityError(f"{place}: the CA is damaged; restore it from a backup") from error
+    if not sound:
+        raise IntegrityError(f"{place}: key and certificate differ; restore them from a backup")
     return authority
 
 
@@ -248,7 +256,7 @@ def _revocation(site: SitePublic, now: datetime) -> dict[str, str]:
 
 
 def _issue(certificate: str, site: SitePublic) -> dict[str, str]:
-    serial = x509.load_pem_x509_certificate(certificate.encode()).serial_number
+    serial = load_certificate(certificate).serial_number
     key = hashlib.sha256(site.transport).hexdigest()
     return {"serial": f"{serial:x}", "name": site.name, "key": key}
 

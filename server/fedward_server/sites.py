@@ -27,11 +27,14 @@ from fedward_common.messages import (
 )
 from fedward_common.messages import Message as Order
 from fedward_common.plan.sections import RosterSite
+from fedward_common.text import printable
 
 log = logging.getLogger(__name__)
 
 MESSAGE_TYPE = "query.fedward"
 RECORD, FIELD = "fedward", "message"
+MESSAGE_UNAVAILABLE = 3
+"""Flower's code (``flwr.common.constant.ErrorCode``) of a reply whose parts did not all come."""
 POLL_SECONDS = 0.02
 POLL_LIMIT_SECONDS = 0.25
 
@@ -119,7 +122,12 @@ class GridSites:
                 self.on_problem(names[node], f"its reply was refused: {error}")
                 continue
             if isinstance(reply, Refusal):
-                log.warning("%s refuses (%s): %s", names[node], reply.kind, reply.reason)
+                log.warning(
+                    "%s refuses (%s): %s",
+                    names[node],
+                    printable(reply.kind),
+                    printable(reply.reason),
+                )
             yield names[node], reply
 
     def _greet(self, nodes: set[int]) -> None:
@@ -164,27 +172,30 @@ class GridSites:
         self, payloads: Mapping[int, bytes], deadline_seconds: float
     ) -> Iterator[tuple[int, bytes]]:
         """Push and poll: Flower's own send_and_receive polls only every 3 s."""
-        waiting = self._push(payloads)
-        start = time.monotonic()
+        asked = self._push(payloads)
+        open_nodes = set(asked.values())
+        end = time.monotonic() + deadline_seconds
         repeat = self.repeat_seconds or deadline_seconds
-        again = start + repeat
+        again = time.monotonic() + repeat
         pause = POLL_SECONDS
-        while waiting and time.monotonic() < start + deadline_seconds:
-            replies = list(self.grid.pull_messages(list(waiting)))
+        while open_nodes and time.monotonic() < end:
+            replies = list(self.grid.pull_messages(list(asked))) if asked else []
             for reply in replies:
-                node = waiting.get(reply.metadata.reply_to_message_id)
-                if node is not None:
-                    waiting = {i: other for i, other in waiting.items() if other != node}
-                    data = _content(reply)
-                    if data is not None:
-                        yield node, data
+                node = asked.pop(reply.metadata.reply_to_message_id, None)
+                if node not in open_nodes or _is_incomplete(reply):
+                    continue
+                open_nodes.discard(node)
+                asked = {i: other for i, other in asked.items() if other != node}
+                data = _content(reply)
+                if data is not None:
+                    yield node, data
             if time.monotonic() > again:
-                silent = set(waiting.values()) & set(self.grid.get_node_ids())
-                waiting |= self._push({node: payloads[node] for node in silent})
+                silent = open_nodes & set(self.grid.get_node_ids())
+                asked |= self._push({node: payloads[node] for node in silent})
                 repeat *= 2
                 again = time.monotonic() + repeat
             pause = POLL_SECONDS if replies else min(pause * 1.5, POLL_LIMIT_SECONDS)
-            if waiting and not replies:
+            if open_nodes and not replies:
                 time.sleep(pause)
 
     def _push(self, payloads: Mapping[int, bytes]) -> dict[str, int]:
@@ -199,6 +210,11 @@ class GridSites:
         taken: Iterable[str | None] = self.grid.push_messages(messages)
         pairs = zip(taken, payloads, strict=True)
         return {identifier: node for identifier, node in pairs if identifier is not None}
+
+
+def _is_incomplete(reply: Message) -> bool:
+    """Whether the sender was cut off before all parts were uploaded: it will answer again."""
+    return reply.has_error() and reply.error.code == MESSAGE_UNAVAILABLE
 
 
 def _content(reply: Message) -> bytes | None:

@@ -21,7 +21,7 @@ from fedward_common.files import write_atomic
 
 ATTEMPTS, LEFT_OUT = "attempts.json", "left-out.json"
 RECEIPTS, NOW = "receipts.jsonl", "now.json"
-FINISHED, FAILED = "finished.json", "failed.json"
+FINISHED, FAILED, LOG = "finished.json", "failed.json", "server.log"
 LOCK, STOPPING, PROCESSES = "running.lock", "stopping", "processes.json"
 TAKEOVER_SECONDS = 30.0
 """How long a new run waits for the process of the one before to be gone."""

@@ -24,6 +24,7 @@ from fedward_server.agenda import Agenda
 from fedward_server.children import Child, Program
 from fedward_server.consortium import admitted, gateway_certificate, gateway_of, retire, retiring
 from fedward_server.control import Control, SuperLinkAwayError
+from fedward_server.relay import Relay
 from fedward_server.study_files import PROCESSES, ask_to_stop, exclusive, forget_stop, is_held
 from fedward_server.superlink import LINK_FOLDER, SuperLink, prepare_superlink
 
@@ -87,6 +88,7 @@ class _Supervisor:
         self._cleared = False
         self._noted = ""
         self._next_sync = self._next_renewal = 0.0
+        self._relay = Relay()
 
     def run(self) -> list[str]:
         try:
@@ -121,6 +123,7 @@ class _Supervisor:
         if time.monotonic() >= self._next_sync:
             self._sync()
             self._next_sync = time.monotonic() + SYNC_SECONDS
+        self._relay.tick(self._agenda.log_file)
         self._agenda.tick()
 
     def _sync(self) -> None:

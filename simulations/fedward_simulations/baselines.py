@@ -25,7 +25,7 @@ from fedward_client.training.runtime import RuntimeOptions
 from fedward_common import optimizer
 from fedward_common import progress as folding
 from fedward_common.models.prediction import Standardisation
-from fedward_common.plan.sections import GradientQuery
+from fedward_common.plan.sections import TRAINING, GradientQuery
 from fedward_common.privacy.sampling import poisson_sample
 from fedward_common.progress import Progress
 from fedward_common.queries.task import Task
@@ -60,7 +60,7 @@ class Bench:
     def positions(self) -> range:
         """The plan's sums on training patients: held-out queries change no model."""
         tasks = self.study.tasks
-        last = max(i for i, task in enumerate(tasks) if isinstance(task.query, GradientQuery))
+        last = max(i for i, task in enumerate(tasks) if isinstance(task.query, TRAINING))
         return range(sum(task.rounds for task in tasks[: last + 1]))
 
 

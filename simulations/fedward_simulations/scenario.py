@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from fedward_common.errors import OperatorError, PlanError
 from fedward_common.plan.document import describe_problem, read_toml
@@ -66,6 +66,12 @@ class Baselines(Section):
     local_fedavg: bool = True
     fedavg_rounds: Annotated[int, Field(ge=1)] = 10
     local_learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is trained beside the federation."""
+        return self.pooled or self.pooled_private or self.alone or self.local_fedavg
+
     plain_learning_rate: Annotated[float, Field(gt=0)] = 0.1
 
 
@@ -79,7 +85,7 @@ class Scenario(Section):
     federation: Federation = Federation()
     budget: Budget
     plan: dict[str, Any]
-    baselines: Baselines = Baselines()
+    baselines: Annotated[Baselines, Field(validate_default=True)] = Baselines()
     evaluate_every: Annotated[int, Field(ge=1)] = 5
 
     @field_validator("plan")
@@ -92,6 +98,18 @@ class Scenario(Section):
                 form = f"[[plan.{name}]]" if name == "queries" else f"[plan.{name}]"
                 raise ValueError(f"{name} must be written as {form}")
         return plan
+
+    @field_validator("baselines")
+    @classmethod
+    def _baselines_take_gradient_steps(cls, asked: Baselines, info: ValidationInfo) -> Baselines:
+        """A baseline takes the federation's steps one by one, which local training does not."""
+        plan = info.data.get("plan", {})
+        if asked.any and "fedavg" in [query.get("kind") for query in plan.get("queries", ())]:
+            raise ValueError(
+                "none can be compared with a fedavg query; set pooled, pooled_private, alone and "
+                "local_fedavg to false"
+            )
+        return asked
 
 
 def load_scenario(name: str) -> tuple[Scenario, str]:

@@ -149,7 +149,7 @@ class _Watch:
     def round(self, event: RoundEvent) -> None:
         """Tell the observer; every few gradient steps also measure."""
         due = event.position % self._every == 0 or event.position == event.total_rounds
-        if event.query == "gradient" and due:
+        if event.query in ("gradient", "fedavg") and due:
             found = predict(self._study, event.progress, self._inputs)
             self.aucs[event.position] = auc(found, self._labels)
             write_atomic(self._path, json.dumps(self.aucs).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fedward_client.deidentify.workers import HERE
 from fedward_client.intake.add import add_folder, deidentifier_of
 from fedward_client.intake.reconcile import Reconciliation
 from fedward_client.intake.table import add_table
@@ -26,7 +27,7 @@ epsilon_worst_case = "none"
 delta = 1e-3
 
 [studies]
-queries = ["count", "moments", "gradient", "histogram"]
+queries = ["count", "moments", "covariance", "gradient", "fedavg", "histogram"]
 models = ["cnn", "cnn-classic", "svm"]
 minimum_colluding = 0
 minimum_cohort = 1
@@ -78,7 +79,7 @@ def add_hospital(
     def progress(done: int, _: int) -> None:
         stage("de-identifying", before + done, total)
 
-    return add_folder(site.folder, hospital.dicom, hospital.labels, progress=progress)
+    return add_folder(site.folder, hospital.dicom, hospital.labels, jobs=HERE, progress=progress)
 
 
 def add_rows(site: Site, table: Path) -> int:

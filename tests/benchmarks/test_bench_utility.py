@@ -17,6 +17,7 @@ from fedward_simulations.bench.utility import (
     METHODS,
     Cell,
     Variant,
+    balanced,
     make_request,
     stages,
 )
@@ -186,7 +187,14 @@ def test_a_bench_keeps_its_models_and_goes_on(images, tmp_path):
 def cell(method: str, seed: int, auc: float, variant: Variant | None = None) -> Cell:
     epsilon = math.inf if method == "pooled" else 1.9
     of = variant or Variant(2.0, None, 0)
-    return Cell("cnn", method, of, seed, auc, 0.5 + auc / 4, epsilon, 3 * epsilon)
+    return Cell("cnn", method, of, seed, auc, 0.5 + auc / 4, auc / 2, epsilon, 3 * epsilon)
+
+
+def test_balanced_decisions_divide_by_the_shares():
+    scores = np.array([[0.4, 0.6], [0.2, 0.8], [0.7, 0.3]], dtype=np.float32)
+    assert balanced(scores, np.array([100.0, 300.0])).tolist() == [0, 1, 0]  # from 0.75 on
+    assert balanced(scores, np.array([100.0, 100.0])).tolist() == [1, 1, 0]
+    assert balanced(scores, np.array([-3.0, 1e6])).tolist() == [0, 0, 0]  # noise below zero
 
 
 def test_differences_are_paired_by_seed():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import socket
 import sqlite3
 import time
 import urllib.request
@@ -19,13 +21,15 @@ from fedward_simulations.faults.deployment import Deployment, free_ports
 from fedward_simulations.faults.world import Consortium, Ports, TrialPlan, begin, found
 
 PATIENCE = 900.0
-ROUNDS = 8
+ROUNDS = 6
+DELAY = 3.0
+"""Seconds; a site that needs longer for its addend sits the attempt out."""
 
 
 def consortium(root: Path, sites: int = 3, rounds: int = ROUNDS) -> Consortium:
     ports = free_ports()
     made = found(root, sites, Ports(ports.published, ports.published, ports.admin))
-    begin(made, TrialPlan(rounds, 3, 4 * rounds, 60.0, 0.2).toml())
+    begin(made, TrialPlan(rounds, 3, 8 * rounds, 60.0, DELAY).toml())
     return made
 
 
@@ -78,7 +82,7 @@ def test_a_study_is_finished_through_kills_drains_and_a_server_that_goes_away(tm
     chance = random.Random(5)
     with Deployment(made) as deployment:
         wait_until(deployment, lambda: len(deployment.history) >= 1)
-        for _ in range(4):  # SIGKILL at any moment of a round
+        for _ in range(3):  # SIGKILL at any moment of a round
             seen = deployment.attempts
             wait_until(deployment, lambda before=seen: deployment.attempts > before)
             time.sleep(chance.uniform(0.0, 1.0))
@@ -136,9 +140,16 @@ def test_a_daemon_waits_for_a_server_that_is_not_there_and_ends_when_told(tmp_pa
     made = found(tmp_path, 1, Ports(ports.published, ports.published, ports.admin))
     (name,) = made.names
     deployment = Deployment(made)
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(0)
+    deployment.daemons[name].environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     deployment.daemons[name].start()
     try:
         wait_until(deployment, lambda: "cannot be reached" in _problem(made, name))
+        policy = made.site(name) / "policy.toml"
+        policy.write_text(policy.read_text() + "\n")
+        wait_until(deployment, lambda: "opened anew" in deployment.log(name))
         told = json.loads((made.site(name) / "daemon.json").read_text())
         assert told["node"] == 0
         assert daemon_of(made, name)["serving"]
@@ -148,7 +159,38 @@ def test_a_daemon_waits_for_a_server_that_is_not_there_and_ends_when_told(tmp_pa
     assert status == 0
     assert not daemon_of(made, name)["serving"]
     line = "it is tried again for as long as it takes"
-    assert deployment.log(name).count(line) == 1  # one line for one problem, however long
+    assert deployment.log(name).count(line) == 2  # one for one problem, however long it lasts
+    told = _datagrams(manager)
+    assert told[0] == "READY=1"
+    assert any(line.startswith("STATUS=waiting: ") for line in told)
+    assert "WATCHDOG=1" in told
+    assert told[-1] == "STOPPING=1"
+
+
+def test_a_policy_that_is_edited_into_nonsense_ends_the_daemon(tmp_path):
+    ports = free_ports()
+    made = found(tmp_path, 1, Ports(ports.published, ports.published, ports.admin))
+    (name,) = made.names
+    deployment = Deployment(made)
+    deployment.daemons[name].start()
+    try:
+        wait_until(deployment, lambda: _problem(made, name))
+        (made.site(name) / "policy.toml").write_text("[caps.train]\nepsilon = []\n")
+        wait_until(deployment, lambda: deployment.daemons[name].status is not None)
+        status = deployment.daemons[name].status
+    finally:
+        deployment.daemons[name].stop()
+    assert status == 2  # not restarted: its operator must mend it
+    assert "error: " in deployment.log(name)
+    assert "policy.toml" in deployment.log(name)
+
+
+def _datagrams(manager: socket.socket) -> list[str]:
+    told = []
+    with manager, contextlib.suppress(BlockingIOError):
+        while True:
+            told.append(manager.recv(4096).decode())
+    return told
 
 
 def _problem(made: Consortium, name: str) -> str:

@@ -48,7 +48,7 @@ def test_from_nothing_to_a_finished_study(tmp_path):
     study = tmp_path / "server" / "server" / "studies" / "chest"
     rounds = json.loads((study / "history.json").read_text())["rounds"]
     assert [entry["round"] for entry in rounds] == list(range(1, ROUNDS + 1))
-    assert (study / "release" / "model.safetensors").stat().st_size > 0
+    assert (study / "model.safetensors").stat().st_size > 0
     shown = {(ran["machine"], ran["line"]): ran["out"] for ran in record["blocks"]}
     told = [out for out in shown.values() if f"sum {ROUNDS}: " in out]
     assert len(told) == len(MACHINES) - 1

@@ -53,13 +53,13 @@ def runs(tmp_path_factory) -> Runs:
     made = found(root / "deployed", 3, type(ports)(ports.published, ports.published, ports.admin))
     for name in made.names:
         (made.site(name) / "policy.toml").write_text(POLICY.replace("share = 0.0", "share = 1.0"))
-    begin(made, TrialPlan(ROUNDS, 3, ROUNDS + 8, 300.0, 0.5).toml())
+    begin(made, TrialPlan(ROUNDS, 3, ROUNDS + 8, 300.0, 5.0).toml())
     copies = (root / "simulated", root / "other")
     for copy in copies:
         shutil.copytree(made.root, copy)
     with SeededDeployment(made) as deployment:
         end = time.monotonic() + LONGEST_SECONDS
-        while not (made.study / "release").exists():
+        while not deployment.finished:
             deployment.tick()
             assert time.monotonic() < end, deployment.log("supervisor")[-3000:]
     for seed, copy in enumerate(copies, SEED):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.world import GRADIENT, MemorySites, World, coordinate, make_world, published
 
-from fedward_client.ledger import Debit
+from fedward_client.debit import Debit
 from fedward_client.round import UNSERVED
 from fedward_client.running import Running
 from fedward_client.site import Site

@@ -52,9 +52,9 @@ def test_every_sum_is_that_of_the_sites_addends_and_all_hold_the_same_bits(world
         study, sums = world.study, published(world, world.study.total_rounds)
         states = fold_all(study, sums)
         for event, before, total in zip(events, states, sums, strict=False):
-            assert np.array_equal(
-                total, expected_sum(sites, event, coordinator.digest, before)
-            ), event.query
+            assert np.array_equal(total, expected_sum(sites, event, coordinator.digest, before)), (
+                event.query
+            )
         assert checkpoint.progress.encode() == states[-1].encode()
         for name in world.names:
             running = open_running(sites.site(name), coordinator.digest)

@@ -90,6 +90,17 @@ def test_u1_must_reach_t_min(at_mask):
     _refused(state, lambda: _check(state, few), "fewer than the plan's t_min 5")
 
 
+def test_t_sites_are_not_enough_where_the_plan_asks_for_more():
+    """The plan's t_min, not t: on it rests the noise of every site (B3)."""
+    attempt = Round(World.make(N, os_random, t_min=N, c=1), ADDENDS)
+    attempt.agree_requests()
+    mask, agree = attempt.mask_asked[0], attempt.agree_asked[0]
+    few = MaskRequest(1, mask.keys[:5], mask.ciphertexts[:5])
+    _refused(attempt.sharing[0], lambda: _check(attempt.sharing[0], few), "t_min 6")
+    less = AgreeRequest(1, agree.hashes[:5])
+    _refused(attempt.masked[0], lambda: attempt.masked[0].agree(less), "t_min 6")
+
+
 @pytest.mark.parametrize("field", ["A", "B", "head", "signature"])
 def test_a_swapped_part_of_a_round_key_is_refused(at_mask, world, field):
     state, request = at_mask.sharing[0], at_mask.mask_asked[0]

@@ -15,6 +15,7 @@ from fedward_common.randomness import os_random
 from fedward_common.secagg import messages
 from fedward_common.secagg.closing import RoundAbortedError
 from fedward_common.secagg.context import RoundContext
+from fedward_common.secagg.parameters import threshold
 from fedward_common.secagg.ring import RingParameters, wrap
 from fedward_common.secagg.sharing import NONCE_BYTES
 from fedward_common.secagg.site_store import decode_state, encode_state
@@ -32,7 +33,8 @@ def _exact(addends, survivors):
 @given(st.data())
 def test_the_sum_is_exact_whoever_drops_out_and_too_few_abort(data):
     n = data.draw(st.integers(3, 9), "n")
-    world = World.make(n, os_random)
+    t_min = data.draw(st.integers(max(3, threshold(n)), n), "t_min")
+    world = World.make(n, os_random, t_min=t_min)
     size = data.draw(st.integers(1, 40), "dimension")
     words = st.lists(st.integers(0, 2**32 - 1), min_size=size, max_size=size)
     addends = [np.array(data.draw(words), dtype=np.uint32) for _ in range(n)]

@@ -19,7 +19,8 @@ from tests.security.attack_world import HostileServer, without
 from tests.world import MemorySites
 
 from fedward_client.database import open_database
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.debit import Allowance, Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import AccountCap, Caps
 from fedward_common.errors import PeerError, PolicyRefusalError
 from fedward_common.messages import (
@@ -259,7 +260,8 @@ DEBITOR = """
 import sys
 from pathlib import Path
 from fedward_client.database import open_database
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.debit import Allowance, Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import AccountCap, Caps
 from fedward_common.errors import PolicyRefusalError
 from tests.privacy_samples import GRADIENT

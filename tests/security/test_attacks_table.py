@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 SECURITY, PROTOCOL = "security/test_attacks_{}.py", "protocol/test_{}.py"
 SURVIVORS, KEYS, MODEL = map(SECURITY.format, ("survivors", "keys", "model"))
 EVIDENCE = SECURITY.format("evidence")
-REPLAY, KILLS = map(SECURITY.format, ("replay", "restarts"))
+REPLAY, KILLS, PROCESSES = map(SECURITY.format, ("replay", "restarts", "processes"))
 SECAGG, MESSAGES = PROTOCOL.format("secagg_attacks"), PROTOCOL.format("secagg_messages")
 SERVER, STATES = PROTOCOL.format("secagg_server"), PROTOCOL.format("secagg_states")
 ORDERS, RESTARTS = PROTOCOL.format("site_orders"), PROTOCOL.format("round_restarts")
@@ -214,6 +214,9 @@ TABLE = {
                 KILLS,
                 "test_two_processes_of_one_site_never_let_two_addends_of_one_attempt_leave",
             ),
+            (PROCESSES, "test_a_process_that_stalls_sends_no_second_addend_of_an_attempt"),
+            (PROCESSES, "test_a_process_that_stalls_signs_no_second_survivor_set"),
+            (PROCESSES, "test_a_process_that_stalls_does_not_end_the_attempt_after"),
         ),
     ),
 }

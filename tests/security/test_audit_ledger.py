@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fedward_client.database import open_database
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.debit import Allowance, Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_client.privacy_audit.replay import compare
 from fedward_common.privacy.parameters import MechanismParameters

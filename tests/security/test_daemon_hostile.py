@@ -11,6 +11,7 @@ import pytest
 from flwr.app import ConfigRecord, Metadata, RecordDict
 from flwr.app.message.message import make_message
 from flwr.proto.fleet_pb2 import ActivateNodeResponse, PullMessagesResponse
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import Metadata as MetadataProto
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResponse
@@ -302,3 +303,25 @@ def test_flowers_own_refusals_are_told_apart(tmp_path, status, code, kind):
         pytest.raises(kind),
     ):
         link.activate()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_session_whose_process_died_is_gone_on_with_if_the_server_knows_it(tmp_path, known):
+    beats = []
+
+    def answer(_method: str, path: str, body: bytes):
+        if path.endswith("send-node-heartbeat"):
+            beats.append(SendNodeHeartbeatRequest.FromString(body).node.node_id)
+            return 200, PROTOBUF, SendNodeHeartbeatResponse(success=known).SerializeToString()
+        return 412, {"Content-Type": "application/json"}, flower_error(2004)
+
+    with HostileGateway(tmp_path, answer) as gateway, FleetLink(gateway.connection()) as link:
+        if known:
+            link.activate(abandoned=17)
+            assert link.node_id == 17
+        else:
+            with pytest.raises(NotActivatedError):
+                link.activate(abandoned=17)
+            assert link.node_id == 0
+        assert not [path for path in gateway.asked if "deactivate" in path]
+    assert beats == [17]

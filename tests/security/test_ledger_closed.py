@@ -10,8 +10,9 @@ from fedward_client import witness
 from fedward_client.approval import review
 from fedward_client.chain import Head
 from fedward_client.database import open_database, transaction
+from fedward_client.debit import Allowance, Debit
 from fedward_client.heads import Seen
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.ledger import Ledger
 from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_common.errors import PolicyRefusalError
 

@@ -16,7 +16,8 @@ from tests.killed_site import KilledSites
 from tests.world import GRADIENT, World, coordinate, make_world
 
 from fedward_client.database import open_database
-from fedward_client.ledger import Debit, Ledger
+from fedward_client.debit import Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import AccountCap, Caps
 from fedward_common.messages import REPLIES, MaskOrder, Message, StepReply, decode_message
 from fedward_server import coordinator
@@ -27,7 +28,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from fedward_client.database import open_database
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.debit import Allowance, Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import AccountCap, Caps
 from tests.privacy_samples import GRADIENT
 

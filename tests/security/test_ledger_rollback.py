@@ -256,7 +256,7 @@ def test_a_forked_ledger_of_the_same_length_is_told_by_the_others(world, caplog)
 
 
 def _append(ledger: Ledger, debit) -> None:
-    from fedward_client.ledger import Allowance
+    from fedward_client.debit import Allowance
     from fedward_client.policy import AccountCap, Caps
 
     caps = Caps(train=AccountCap(epsilon=100.0, delta=1e-3))
@@ -518,12 +518,13 @@ def head(count: int, letter: str = "a") -> Head:
     return Head(count, letter.encode() * 32)
 
 
-def test_the_highest_head_of_every_identity_is_kept(book, tmp_path):
+def test_the_highest_head_of_every_identity_is_kept(book, tmp_path, caplog):
     assert book.latest(ONE) == NEVER
     book.saw(STUDY, 1, {ONE: head(3), TWO: head(0, "g")})
     book.saw(OTHER, 7, {ONE: head(2, "b")})  # lower: of a study that lags behind
     book.saw(OTHER, 8, {ONE: head(3, "c")})  # the same count: the first stays
     assert book.latest(ONE) == Seen(head(3), ())
+    assert caplog.messages == [f"member {ONE.hex()[:16]} shows two ledgers of one length"]
     book.saw(STUDY, 2, {ONE: head(4, "d")})
     assert HeadBook(open_database(tmp_path / "site.db")).latest(ONE) == Seen(head(4, "d"), ())
     assert book.latest(TWO) == Seen(head(0, "g"), ())

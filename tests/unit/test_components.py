@@ -24,7 +24,9 @@ ZERO, ONE = np.zeros(COLUMNS), np.ones(COLUMNS)
 ANY_FLOAT = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
-@given(arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(COLUMNS)), elements=ANY_FLOAT))
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(COLUMNS)), elements=ANY_FLOAT)
+)
 @settings(max_examples=150, deadline=None)
 def test_a_patients_vector_is_bounded_whatever_the_inputs(inputs):
     matrix = covariance.moment(inputs, ZERO, ONE, 2.0)
@@ -187,7 +189,13 @@ def test_a_damaged_projection_is_refused(study):
 
 QUERY = {"kind": "covariance", "clip": 1.0, "components": 2, "noise_multiplier": 5.0}
 COUNT = {"kind": "count", "noise_multiplier": 5.0}
-STEPS = {"kind": "gradient", "rounds": 2, "sampling_rate": 0.5, "clip": 1.0, "noise_multiplier": 5.0}
+STEPS = {
+    "kind": "gradient",
+    "rounds": 2,
+    "sampling_rate": 0.5,
+    "clip": 1.0,
+    "noise_multiplier": 5.0,
+}
 
 
 @pytest.mark.parametrize(

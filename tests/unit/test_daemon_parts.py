@@ -10,7 +10,7 @@ import stat
 import pytest
 
 from fedward_client.daemon import state as state_module
-from fedward_client.daemon.inbox import FILE, Inbox, Order
+from fedward_client.daemon.inbox import FILE, Announced, Inbox, Order
 from fedward_client.daemon.log import log_to_stderr
 from fedward_client.daemon.loop import kind_of
 from fedward_client.daemon.notify import Notifier
@@ -38,6 +38,8 @@ def test_an_order_is_taken_up_once(inbox, tmp_path):
     inbox.keep(ORDER)
     inbox.clear()
     assert Inbox(tmp_path).take() is None
+    inbox.keep(Announced(b"to whom", b"its parts"))
+    assert Inbox(tmp_path).take() == Announced(b"to whom", b"its parts")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"order", bytes(1 << 20)])

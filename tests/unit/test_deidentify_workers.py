@@ -17,6 +17,7 @@ from fedward_client.deidentify import decoding, workers
 from fedward_client.deidentify.outcome import Cleaned, Quarantined, Reason
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.workers import (
+    HERE,
     SHARE,
     Cleaners,
     Method,
@@ -200,6 +201,15 @@ def test_few_files_are_not_worth_two_processes():
     assert useful_jobs(0, 10**6) == cores
     assert useful_jobs(8, 3) == 3
     assert useful_jobs(8, 0) == 1
+    assert useful_jobs(HERE, 2 * SHARE - 1) == HERE
+    assert useful_jobs(HERE, 2 * SHARE) == (2 if cores > 1 else HERE)
+
+
+def test_a_simulation_cleans_few_files_in_its_own_process():
+    before = children()
+    found = list(clean_in_order(METHOD, enumerate(sources()), HERE))
+    assert children() - before <= {str(decoding._WORKER._child.pid)}
+    assert found == list(clean_in_order(METHOD, enumerate(sources()), 1))
 
 
 CHILD = """

@@ -45,9 +45,33 @@ def test_the_fingerprint_covers_name_and_both_keys_and_can_be_read_aloud():
         fingerprint(PUBLIC.name, PUBLIC.identity, other.transport),
     }
     assert len(prints) == 4
-    groups = spell(PUBLIC.fingerprint).split(" ")
-    assert len(groups) == 16
-    assert bytes.fromhex("".join(groups)) == PUBLIC.fingerprint
+    words = spell(PUBLIC.fingerprint).split(" ")
+    assert len(words) == 16
+    assert b"".join(map(unspelt, words)) == PUBLIC.fingerprint
+
+
+def unspelt(word: str) -> bytes:
+    """The two bytes of a word, worked out from the letters' places in the two alphabets."""
+    number = 0
+    for place, letter in enumerate(word):
+        alphabet = "aiou" if place % 2 else "bdfghjklmnprstvz"
+        number = number * len(alphabet) + alphabet.index(letter)
+    return number.to_bytes(2, "big")
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        ((127, 0, 0, 1), "lusab babad"),
+        ((63, 84, 220, 193), "gutih tugad"),
+        ((63, 118, 7, 35), "gutuk bisog"),
+        ((140, 98, 193, 141), "mudof sakat"),
+        ((64, 255, 6, 200), "haguz biram"),
+    ],
+)
+def test_words_are_those_of_the_specification(octets, words):
+    """The examples of arXiv:0901.4016."""
+    assert spell(bytes(octets)) == words
 
 
 @pytest.mark.parametrize("field", ["name", "identity", "transport", "signature"])

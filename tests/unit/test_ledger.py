@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.privacy_samples import GRADIENT
 
 from fedward_client.database import open_database, transaction
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.debit import Allowance, Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import ACCOUNTS, AccountCap, Caps
 from fedward_common.errors import IntegrityError, OperatorError, PolicyRefusalError, StorageError
 from fedward_common.privacy.accounting import Mechanism, epsilon

@@ -11,7 +11,8 @@ from tests.query_samples import ArrayCohort, cohort_of, progress_before, stream,
 
 from fedward_client.addend import addend, grid_sum, local_change, site_noise, vector_sum
 from fedward_client.database import open_database
-from fedward_client.ledger import Allowance, Debit, Ledger
+from fedward_client.debit import Allowance, Debit
+from fedward_client.ledger import Ledger
 from fedward_client.policy import AccountCap, Caps
 from fedward_client.privacy_audit.replay import compare
 from fedward_client.training.runtime import RuntimeOptions
@@ -65,7 +66,9 @@ def test_the_noise_of_a_step_is_that_of_one_site_alone(study, task):
     """sigma Delta, not sigma Delta / sqrt(t_min - c): no other site is in it."""
     mechanism = study.mechanism(task)
     assert mechanism.honest == 2
-    assert mechanism.site_sigma == pytest.approx(task.query.noise_multiplier * mechanism.sensitivity)
+    assert mechanism.site_sigma == pytest.approx(
+        task.query.noise_multiplier * mechanism.sensitivity
+    )
     draws = np.concatenate([site_noise(study, task, stream(n, "noise")) for n in range(500)])
     assert np.std(draws) / mechanism.site_sigma == pytest.approx(1.0, abs=0.05)
 
@@ -170,7 +173,9 @@ def ledger(tmp_path):
     return Ledger(open_database(tmp_path / "site.db"))
 
 
-def test_the_ledger_debits_a_round_as_all_its_steps_and_reads_it_back(study, task, ledger, tmp_path):
+def test_the_ledger_debits_a_round_as_all_its_steps_and_reads_it_back(
+    study, task, ledger, tmp_path
+):
     mechanism = study.mechanism(task)
     debits = [Debit.of(mechanism, study=b"s" * 32, e=e, account="train") for e in (1, 2, 3)]
     assert {debit.steps for debit in debits} == {2}

@@ -64,6 +64,34 @@ def test_svms_score_every_size(features, side, channels, classes):
     assert scores(spec, parameters, vectors).shape == (3, classes)
 
 
+@pytest.mark.parametrize(
+    ("side", "channels", "classes", "grid"), [(28, 1, 2, 7), (55, 1, 2, 14), (224, 3, 5, 7)]
+)
+def test_a_cnn_on_scattering_scores_every_size(side, channels, classes, grid):
+    spec = ModelSpec(
+        kind="cnn",
+        features="scattering",
+        width=4,
+        input_shape=(channels, side, side),
+        classes=classes,
+    )
+    maps = feature_map(spec)(images(3, channels, side, side))
+    assert maps.shape == (3, 81 * channels, grid, grid) == (3, *model_input_shape(spec))
+    assert maps.dtype == np.float32
+    result = scores(spec, initial_parameters(spec, 1), maps)
+    assert result.shape == (3, classes)
+    assert not np.array_equal(result[0], result[1])
+
+
+def test_maps_average_to_the_vector_that_an_svm_sees():
+    shape = (1, 28, 28)
+    shown = images(2, *shape)
+    maps = feature_map(ModelSpec(kind="cnn", features="scattering", input_shape=shape))(shown)
+    vectors = feature_map(ModelSpec(kind="svm", features="scattering", input_shape=shape))(shown)
+    averaged = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps), 4).flatten(1)
+    assert np.allclose(averaged / np.sqrt(averaged.shape[1]), vectors, atol=1e-6)
+
+
 def test_small_network_stays_small_at_any_size():
     counts = [parameter_count(ModelSpec(kind="cnn", input_shape=(1, s, s))) for s in SIDES]
     assert counts == [5665, 14977, 24289, 33601]
@@ -79,6 +107,7 @@ def test_small_network_stays_small_at_any_size():
         ({"input_shape": (2, 28, 28)}, ["model.input_shape"]),
         ({"input_shape": (30,)}, ["model.input_shape"]),
         ({"features": "hog"}, ["model.features"]),
+        ({"kind": "cnn-classic", "features": "scattering"}, ["model.features"]),
         ({"kind": "svm"}, ["model.features"]),
         ({"kind": "svm", "features": "columns"}, ["model.input_shape"]),
         ({"multiclass": "dag"}, ["model.multiclass"]),
@@ -95,6 +124,9 @@ def vector_specs() -> dict[str, ModelSpec]:
     return {
         "cnn-28": ModelSpec(kind="cnn", input_shape=(1, 28, 28)),
         "cnn-224-colour-5": ModelSpec(kind="cnn", input_shape=(3, 224, 224), classes=5),
+        "cnn-scattering-28": ModelSpec(
+            kind="cnn", input_shape=(1, 28, 28), features="scattering", width=4
+        ),
         "cnn-classic-28": ModelSpec(kind="cnn-classic", input_shape=(1, 28, 28)),
         "svm-columns-3": ModelSpec(kind="svm", input_shape=(4,), features="columns", classes=3),
     }

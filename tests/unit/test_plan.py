@@ -249,6 +249,7 @@ def test_rules_between_sections_are_told_together():
     whole["cohort"]["images_per_patient"] = 2
     whole["cohort"]["columns"][0].update(lower=1.0, upper=1.0)
     whole["queries"] = whole["queries"][1:]  # the count that the divisor came from
+    whole["queries"][1]["augmentation"] = {"copies": 2}  # of a table's columns
     with pytest.raises(PlanError) as caught:
         Study(parse_plan(whole, "plan"))
     told = str(caught.value)
@@ -259,6 +260,7 @@ def test_rules_between_sections_are_told_together():
         "images_per_patient",
         "lower must be below upper",
         "needs a divisor",
+        "queries.1.augmentation: features are fixed",
     ):
         assert field in told
 

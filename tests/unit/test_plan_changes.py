@@ -1,4 +1,4 @@
-"""What an operator is told of a new plan against the last one that was approved (issue: Approval)."""
+"""What an operator is told of a new plan against the last one that was approved."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def test_the_same_plan_under_a_new_number_has_no_change(document):
     ("path", "value", "line"),
     [
         ("study.title", "Another\x07 title", "title of the study:  -> Another  title"),
+        ("cohort.columns.0.upper", 2.5, "cohort.columns.radius.upper: 1.0 -> 2.5"),
         ("privacy.delta", 1e-6, "delta: 1e-05 -> 1e-06"),
         ("secagg.colluding", 0, "colluding hospitals that are tolerated: 1 -> 0"),
         ("schedule.maximum_attempts", 99, "attempts allowed in all: 60 -> 99"),
@@ -92,7 +93,9 @@ def test_no_field_can_be_changed_unsaid(document):
         for other in _others(value):
             try:
                 after = changed(document, path, other)
-            except Exception:  # noqa: BLE001, S112  (not a plan: cannot be proposed either)
+            except Exception:  # noqa: BLE001  (not a plan: cannot be proposed either)
+                continue
+            if after.digest == before.digest:
                 continue
             tried += 1
             if not changes(before, after):

@@ -82,6 +82,20 @@ def test_all_defects_at_once():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("section", [None, {"alone": True}, {"pooled": False}])
+def test_baselines_are_refused_beside_local_training(section):
+    document = fresh()
+    document["plan"]["queries"].append({"kind": "fedavg"})
+    document.pop("baselines")
+    if section is not None:
+        document["baselines"] = section
+    with pytest.raises(PlanError, match="fedavg query; set pooled"):
+        parse_scenario(document, "mine.toml")
+    off = dict.fromkeys(("pooled", "pooled_private", "alone", "local_fedavg"), False)
+    document["baselines"] = off
+    assert not parse_scenario(document, "mine.toml").baselines.any
+
+
 def test_a_name_that_is_none_lists_those_that_are():
     with pytest.raises(OperatorError, match="breast-cancer"):
         load_scenario("brest-cancer")

@@ -28,6 +28,7 @@ SPECS = {
     "cnn": ModelSpec(kind="cnn", input_shape=(1, 28, 28)),
     "cnn-colour-64": ModelSpec(kind="cnn", input_shape=(3, 64, 64), classes=5),
     "cnn-classic": ModelSpec(kind="cnn-classic", input_shape=(1, 28, 28), classes=3),
+    "cnn-maps": ModelSpec(kind="cnn", features="scattering", width=8, input_shape=(1, 28, 28)),
     "svm": ModelSpec(kind="svm", input_shape=(6,), features="columns"),
     "svm-ovr": ModelSpec(kind="svm", input_shape=(6,), features="columns", classes=4),
     "svm-cs": ModelSpec(
@@ -122,7 +123,7 @@ def test_the_sum_of_n_patients_is_at_most_n_clips(count, micro_batch, seed):
     assert np.linalg.norm(got) <= 0.3 * count * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn-colour-64", "cnn-classic", "svm-ovr"])
+@pytest.mark.parametrize("name", ["cnn", "cnn-colour-64", "cnn-classic", "cnn-maps", "svm-ovr"])
 def test_a_patients_vector_does_not_depend_on_company(name):
     spec = SPECS[name]
     batch = patients(spec, [2, 1, 3, 1, 1, 4, 2])
@@ -218,8 +219,9 @@ def test_the_processs_thread_count_is_restored():
 
 
 def test_misuse_is_refused_before_any_work():
-    with pytest.raises(MisuseError, match="svm"):
-        summed(SPECS["svm"], [], augmentation=STRONG)
+    for name in ("svm", "cnn-maps"):
+        with pytest.raises(MisuseError, match="features are fixed"):
+            summed(SPECS[name], [], augmentation=STRONG)
     with pytest.raises(MisuseError):
         summed(SPECS["cnn"], [], clip=0.0)
     with pytest.raises(OperatorError, match="micro_batch"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedward_client.ledger import Debit
+from fedward_client.debit import Debit
 from fedward_client.outlook import Guarantee, Outlook, guarantees, outlooks
 from fedward_client.policy import ACCOUNTS, AccountCap
 from fedward_client.site import Site

@@ -6,16 +6,13 @@ that the site took is not told either (B2).
 
 from __future__ import annotations
 
-import datetime as dt
-from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import httpx
 from flwr.app import Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
-from flwr.common.constant import HEARTBEAT_MIN_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
 from flwr.common.serde import message_to_proto
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.fleet_pb2 import (
@@ -28,7 +25,6 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import Metadata as MetadataProto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -46,17 +42,15 @@ from flwr.supercore.inflatable.inflatable_utils import (
     pull_and_inflate_object_from_tree,
     push_objects,
 )
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fedward_client.agent import MESSAGE_TYPE, answer_content, order_content
+from fedward_client.daemon.inbox import Announced
+from fedward_client.daemon.signer import Signer
 from fedward_client.daemon.tls import tls_context
 from fedward_client.daemon.transport import LinkError, Transport, refusal_text
 from fedward_client.enrolment import Connection
 from fedward_common.errors import FedwardError, PeerError
-from fedward_common.keys import load_transport_key
 
 HEARTBEAT_SECONDS = float(HEARTBEAT_MIN_INTERVAL)
 """The shortest that Flower takes: a node that was killed is refused for twice as long."""
@@ -72,20 +66,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class NotActivatedError(LinkError):
+class RefusedError(LinkError):
+    """The server or the gateway has answered, and said no."""
+
+
+class NotActivatedError(RefusedError):
     """The server still counts an earlier process of this site as there: a matter of seconds."""
 
 
 class RunEndedError(FedwardError):
     """The run that an order belongs to is over: nobody waits for its answer."""
-
-
-@dataclass(frozen=True)
-class Announced:
-    """An order that waits to be fetched; ``envelope`` is what its answer is addressed with."""
-
-    envelope: bytes
-    tree: ObjectTree
 
 
 class FleetLink:
@@ -97,7 +87,7 @@ class FleetLink:
     def __init__(self, connection: Connection) -> None:
         context = tls_context(connection)
         self._transport = Transport(connection.welcome.gateway, context)
-        self._signer = _Signer(connection, self._transport)
+        self._signer = Signer(connection, self._transport)
         self._client = FleetHttpClient(
             self._transport.base, interceptors=[self._signer], verify=context
         )
@@ -121,33 +111,40 @@ class FleetLink:
         return self._signer.offset
 
     def activate(self, abandoned: int = 0) -> None:
-        """Begin a session. ``abandoned`` is the node of a session whose process died, or 0.
+        """Begin a session, or go on with the one of node ``abandoned``, whose process died.
+
+        Ending that one first would tell the server that its orders are answered by nobody.
 
         Raises:
             NotActivatedError: the server counts another session as going on.
         """
+        if abandoned and self._resumed(abandoned):
+            return
         request = ActivateNodeRequest(
             public_key=self._signer.public, heartbeat_interval=HEARTBEAT_SECONDS
         )
-        try:
-            response = self._call(self._client.ActivateNode, request)
-        except NotActivatedError:
-            if not abandoned:
-                raise
-            self.deactivate(abandoned)
-            response = self._call(self._client.ActivateNode, request)
+        response = self._call(self._client.ActivateNode, request)
         self._node = Node(node_id=response.node_id)
 
-    def deactivate(self, node_id: int = 0) -> None:
-        """End this session, or the one of ``node_id``."""
-        request = DeactivateNodeRequest(node_id=node_id or self.node_id)
-        self._call(self._client.DeactivateNode, request)
+    def deactivate(self) -> None:
+        """End this session."""
+        self._call(self._client.DeactivateNode, DeactivateNodeRequest(node_id=self.node_id))
 
     def heartbeat(self) -> None:
         """Say that this site is there."""
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
         if not self._call(self._client.SendNodeHeartbeat, request).success:
-            raise LinkError("the server has forgotten this node")
+            raise RefusedError("the server has forgotten this node")
+
+    def _resumed(self, node_id: int) -> bool:
+        """Whether the server knows this node still; a heartbeat makes it a present one again."""
+        self._node = Node(node_id=node_id)
+        try:
+            self.heartbeat()
+        except RefusedError:
+            self._node = Node()
+            return False
+        return True
 
     def pull(self) -> Announced | None:
         """The next order, of whichever run; None if there is none.
@@ -162,7 +159,7 @@ class FleetLink:
             raise PeerError("an order was announced without its parts")
         return Announced(
             response.messages_list[0].metadata.SerializeToString(),
-            response.message_object_trees[0],
+            response.message_object_trees[0].SerializeToString(),
         )
 
     def fetch(self, announced: Announced) -> bytes:
@@ -172,17 +169,14 @@ class FleetLink:
             PeerError: it is not fedward's, or malformed.
             RunEndedError: its run is over.
         """
-        parts = [tree.object_id for tree in iterate_object_tree(announced.tree)]
-        if len(parts) > MAX_OBJECTS:
-            raise PeerError(f"an order in {len(parts)} parts")
-        run = _open(announced.envelope).run_id
+        run, tree = _open(announced.envelope).run_id, _tree(announced.tree)
         pull = make_pull_object_fn_protobuf(self._bound(self._client.PullObject), self._node, run)
         confirm = make_confirm_message_received_fn_protobuf(
             self._bound(self._client.ConfirmMessageReceived), self._node, run
         )
         try:
             message = pull_and_inflate_object_from_tree(
-                announced.tree,
+                tree,
                 pull,
                 confirm,
                 return_type=Message,
@@ -244,35 +238,6 @@ class FleetLink:
             raise LinkError("the gateway's answer is malformed") from error
 
 
-class _Signer:
-    """Signs the server's time with the node's key, as Flower's own interceptor does with ours.
-
-    It also sends: through the transport, whose bounds Flower's client does not have.
-    """
-
-    def __init__(self, connection: Connection, transport: Transport) -> None:
-        self._key = load_transport_key(connection.transport)
-        self._transport = transport
-        version = RuntimeVersionMetadata.from_local_component("SuperNode")
-        self._version = {name: str(value) for name, value in version.as_metadata()}
-        self.public = public_key_to_bytes(self._key.public_key())
-        self.offset = 0.0
-
-    def intercept(
-        self, context: ProtobufRequestContext, _call_next: ProtobufCall
-    ) -> httpx.Response:
-        shifted = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.offset)
-        timestamp = shifted.isoformat()
-        signature = sign_message(self._key, timestamp.encode("ascii"))
-        headers = {
-            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self.public).decode("ascii"),
-            TIMESTAMP_HEADER: timestamp,
-            FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
-        }
-        context.request.headers.update(headers | self._version)
-        return self._transport.send(context.request)
-
-
 def _open(envelope: bytes) -> Metadata:
     try:
         metadata = metadata_from_proto(MetadataProto.FromString(envelope))
@@ -281,6 +246,18 @@ def _open(envelope: bytes) -> Metadata:
     if metadata.message_type != MESSAGE_TYPE:
         raise PeerError("a message that is not fedward's")
     return metadata
+
+
+def _tree(data: bytes) -> ObjectTree:
+    try:
+        tree = ObjectTree()
+        tree.ParseFromString(data)
+        parts = len(list(iterate_object_tree(tree)))
+    except Exception as error:  # protobuf has an error type of its own
+        raise PeerError("an order's list of parts is malformed") from error
+    if parts > MAX_OBJECTS:
+        raise PeerError(f"an order in {parts} parts")
+    return tree
 
 
 def _reply_metadata(asked: Metadata) -> Metadata:
@@ -307,4 +284,4 @@ def _refusal(response: httpx.Response) -> FedwardError:
         return RunEndedError("the run is over")
     if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
         return NotActivatedError("the server does not activate this node yet")
-    return LinkError(refusal_text(response))
+    return RefusedError(refusal_text(response))

@@ -1,8 +1,9 @@
 """The order in hand, on the disk: a killed daemon answers it after its restart.
 
 Flower hands an order out once. Without this, a site that died over one would leave the server to
-wait for the whole deadline. The file lies among the keys of rounds in flight, which no backup
-holds (A6); what is in it came from the server and leads to no patient.
+wait for the whole deadline. What is announced is noted before it is fetched, for the server keeps
+an order's parts until it is told that they have come. The file lies among the keys of rounds in
+flight, which no backup holds (A6); what is in it came from the server and leads to no patient.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ MAX_BYTES = MAX_MESSAGE_BYTES + (1 << 16)
 
 
 @dataclass(frozen=True)
+class Announced:
+    """An order that waits to be fetched; ``tree`` names its parts, as Flower encodes it."""
+
+    envelope: bytes
+    tree: bytes
+
+
+@dataclass(frozen=True)
 class Order:
     """What the server asks; ``envelope`` is what the answer is addressed with."""
 
@@ -37,10 +46,14 @@ class Inbox:
     def __init__(self, site: Path) -> None:
         self._path = site / VOLATILE / FILE
 
-    def keep(self, order: Order) -> None:
-        """Note that this order is being answered. A full disk does not hinder the answer."""
+    def keep(self, item: Announced | Order) -> None:
+        """Note what is being worked on. A full disk does not hinder the answer."""
+        match item:
+            case Announced(envelope, tree):
+                data = encode(("announced", envelope, tree))
+            case Order(envelope, content):
+                data = encode(("order", envelope, content))
         try:
-            data = encode(("order", order.envelope, order.content))
             write_atomic(self._path, data, mode=0o600)
         except StorageError as error:
             log.warning("%s", error)
@@ -52,8 +65,8 @@ class Inbox:
         except OSError:
             log.warning("%s: cannot be removed; check rights", self._path)
 
-    def take(self) -> Order | None:
-        """The order that an earlier process left, once: one that kills us is not tried again."""
+    def take(self) -> Announced | Order | None:
+        """What an earlier process left, once: an order that kills us is not tried again."""
         try:
             data = self._path.read_bytes()
         except OSError:
@@ -63,6 +76,8 @@ class Inbox:
             match decode(data, max_bytes=MAX_BYTES):
                 case ("order", bytes(envelope), bytes(content)):
                     return Order(envelope, content)
+                case ("announced", bytes(envelope), bytes(tree)):
+                    return Announced(envelope, tree)
         except PeerError:
             pass
         log.warning("%s: damaged; the server will ask again", self._path)

@@ -14,12 +14,11 @@ from contextlib import contextmanager, suppress
 
 from fedward_client.daemon.fleet import (
     HEARTBEAT_SECONDS,
-    Announced,
     FleetLink,
     NotActivatedError,
     RunEndedError,
 )
-from fedward_client.daemon.inbox import Inbox, Order
+from fedward_client.daemon.inbox import Announced, Inbox, Order
 from fedward_client.daemon.notify import Notifier
 from fedward_client.daemon.state import StateFile, boot_id
 from fedward_client.daemon.transport import CLOCK_WARNING_SECONDS, LinkError
@@ -56,6 +55,8 @@ class Daemon:
         state: StateFile,
         connection: Callable[[], Connection],
         *,
+        outdated: Callable[[], bool] = lambda: False,
+        stop: threading.Event | None = None,
         on_session: Callable[[], None] = lambda: None,
         notifier: Notifier | None = None,
         random: RandomBytes = os_random,
@@ -67,7 +68,8 @@ class Daemon:
         self._on_session = on_session
         self._notifier = notifier or Notifier()
         self._random = random
-        self._stop = threading.Event()
+        self._outdated = outdated
+        self._stop = stop or threading.Event()
         self._announced: Announced | None = None
         self._answer: tuple[bytes, bytes] | None = None
         self._pushes = 0
@@ -77,12 +79,12 @@ class Daemon:
         self._stop.set()
 
     def run(self) -> None:
-        """Serve until :meth:`stop`."""
+        """Serve until :meth:`stop`, or until ``outdated``: the site must be opened anew."""
         self._state.update(started=time.time(), connected=0.0, problem="", retry=0.0)
         self._notifier.ready()
         self._resume()
         retry = FIRST_RETRY_SECONDS
-        while not self._stop.is_set():
+        while not self._ending():
             try:
                 with self._session() as link:
                     retry = FIRST_RETRY_SECONDS
@@ -92,9 +94,15 @@ class Daemon:
             except FedwardError as error:
                 self._wait(str(error), retry)
                 retry = min(2 * retry, LAST_RETRY_SECONDS)
-        self._notifier.stopping()
-        self._state.update(connected=0.0, problem="stopped by its operator", retry=0.0)
-        log.info("stopped")
+        if self._stop.is_set():
+            self._notifier.stopping()
+            self._state.update(connected=0.0, problem="stopped by its operator", retry=0.0)
+            log.info("stopped")
+        else:
+            log.info("the policy or the configuration was edited: the site is opened anew")
+
+    def _ending(self) -> bool:
+        return self._stop.is_set() or self._outdated()
 
     @contextmanager
     def _session(self) -> Iterator[FleetLink]:
@@ -148,7 +156,7 @@ class Daemon:
     def _serve(self, link: FleetLink) -> None:
         self._finish(link)
         pause = BUSY_SECONDS
-        while not self._stop.is_set():
+        while not self._ending():
             if self._next(link):
                 pause = BUSY_SECONDS
                 continue
@@ -165,6 +173,7 @@ class Daemon:
             return True
         if self._announced is None:
             return False
+        self._inbox.keep(self._announced)
         self._finish(link)
         return True
 
@@ -204,10 +213,13 @@ class Daemon:
 
     def _resume(self) -> None:
         """Answer the order over which an earlier process died, from the site's stored state."""
-        order = self._inbox.take()
-        if order is not None:
-            log.info("an order was in hand when the last process ended: it is answered now")
-            self._handle(order)
+        match self._inbox.take():
+            case Order() as order:
+                log.info("an order was in hand when the last process ended: it is answered now")
+                self._handle(order)
+            case Announced() as announced:
+                log.info("an order was announced when the last process ended: it is fetched now")
+                self._announced = announced
 
     def _wait(self, reason: str, seconds: float) -> None:
         share = int.from_bytes(self._random(4), "big") / 2**32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import signal
+import threading
 from pathlib import Path
 
 from fedward_client.daemon.inbox import Inbox
@@ -16,13 +17,16 @@ from fedward_client.package import package_digest
 from fedward_client.processes import forbid_core_dumps
 from fedward_client.round import SiteService
 from fedward_client.serving import claim
-from fedward_client.site import Site, open_site
+from fedward_client.site import POLICY, Site, open_site
 
 log = logging.getLogger(__name__)
 
 
 def serve(path: Path) -> None:
     """Serve the site in ``path`` until SIGTERM or SIGINT; a second one ends the process at once.
+
+    A policy or a configuration that is edited meanwhile holds from the next order on: the site is
+    opened anew. If it is malformed, the process ends rather than obey the old one.
 
     Raises:
         OperatorError: not a site, not enrolled, or another process serves it.
@@ -31,23 +35,34 @@ def serve(path: Path) -> None:
     forbid_core_dumps()
     log_to_stderr()
     package_digest()  # of the code as this process has loaded it
-    folder = path.resolve()
-    with open_site(folder) as site, claim(folder):
-        load_connection(site.folder)  # a site that is not enrolled says so at once
-        daemon = daemon_of(site)
-        _stop_on_signals(daemon)
-        daemon.run()
+    folder, lock, stop = path.resolve(), None, threading.Event()
+    _set_on_signals(stop)
+    try:
+        while not stop.is_set():
+            with open_site(folder) as site:
+                lock = lock or claim(folder)
+                load_connection(site.folder)  # a site that is not enrolled says so at once
+                daemon_of(site, stop).run()
+    finally:
+        if lock is not None:
+            lock.close()
 
 
-def daemon_of(site: Site) -> Daemon:
-    """The daemon of an open site, whose folder the caller has claimed."""
+def daemon_of(site: Site, stop: threading.Event | None = None) -> Daemon:
+    """The daemon of an open site, whose folder the caller has claimed.
+
+    Its ``run`` ends when ``stop`` is set, or when the site must be opened anew.
+    """
     folder = site.folder.path
+    opened_with = _editions(folder)
     connection = functools.partial(load_connection, site.folder)
     return Daemon(
         SiteService(site),
         Inbox(folder),
         StateFile(folder),
         connection,
+        outdated=lambda: _editions(folder) != opened_with,
+        stop=stop,
         on_session=functools.partial(_log_heads, site),
     )
 
@@ -58,10 +73,23 @@ def _log_heads(site: Site) -> None:
         log.info("%s: %d entries, head %s", name, head.length, head.hash.hex())
 
 
-def _stop_on_signals(daemon: Daemon) -> None:
-    def stop(number: int, _frame: object) -> None:
+def _editions(folder: Path) -> list[tuple[int, int] | None]:
+    """What changes when an operator edits a file that is read once."""
+    return [_edition(folder / name) for name in (POLICY, "config.toml")]
+
+
+def _edition(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def _set_on_signals(stop: threading.Event) -> None:
+    def handle(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        daemon.stop()
+        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, handle)

@@ -38,7 +38,7 @@ def clean_pixels(
 
     Raises:
         RefusalError: the profile refuses such an image, its text cannot be blanked, or there is so
-            much of it that the image is a page.
+            much of it that it is a page and no image.
     """
     done: list[Action] = []
     kept = np.ones(pixels.values.shape[1:3], dtype=bool)

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 from scipy import ndimage
 
+from fedward_client.deidentify.outcome import Reason, RefusalError
 from fedward_client.deidentify.strokes import BORDER, Level, Plane, grain, levels, rises, scaled
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are excluded."""
 
 WEIGHTS = "text_finder.safetensors"
+
+MOST_PLACES = 600
+"""What shows text at more places is a page to be read, not an image. It bounds the time, too."""
 
 _Mask = NDArray[np.bool_]
 
@@ -43,6 +47,8 @@ _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
 _ABOVE_NOISE, _STRONG_NOISE = 3.5, 6.0
 _GAP, _GAP_ALONG, _REACH_ALONG = 0.15, 0.6, 1.6
 _ACROSS, _NEW_SHARE = 0.1, 0.12
+_LINE_HEIGHT = 40
+"""Higher boxes are not joined: they hold several lines, or letters that need no help."""
 _LYING, _OVERLAP, _TALLER, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.25, 2.0, 4.0, 0.5
 _MARGIN, _END_MARGIN = 0.08, 0.3
 _MARGIN_MOST, _END_MOST = 4, 8
@@ -50,7 +56,11 @@ _MARKER_EDGE, _MARKER_LENGTH, _MARKER_SIGNS = 0.5, 1.5, 2
 
 
 def find_text(image: NDArray[Any]) -> list[Box]:
-    """Return the boxes of text in a grey image of shape (rows, columns), any integer dtype."""
+    """Return the boxes of text in a grey image of shape (rows, columns), any integer dtype.
+
+    Raises:
+        RefusalError: text at more than ``MOST_PLACES`` places.
+    """
     if image.size == 0 or image.min() == image.max():
         return []
     side = min(image.shape)
@@ -60,8 +70,12 @@ def find_text(image: NDArray[Any]) -> list[Box]:
     edges = _edges(grey)
     unexplained, noise = edges.copy(), grain(grey)
     boxes: list[Box] = []
+    places = 0
     for level in levels(grey):
         for place in _places(level, peak, total):
+            places += 1
+            if places > MOST_PLACES:
+                raise RefusalError(Reason.PAGE)
             box = _fitted(place, edges, unexplained, _LETTER * level.unit, noise)
             if box is not None:
                 unexplained[box[1] : box[3], box[0] : box[2]] = 0
@@ -210,6 +224,8 @@ def _follows(a: Box, b: Box) -> bool:
     if wide < _LYING * high and other_wide < _LYING * other_high:
         return False
     low, tall = sorted((high, other_high))
+    if low > _LINE_HEIGHT:
+        return False
     overlap = min(a[3], b[3]) - max(a[1], b[1])
     gap = max(a[0], b[0]) - min(a[2], b[2])
     union = max(a[3], b[3]) - min(a[1], b[1])

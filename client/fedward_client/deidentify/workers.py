@@ -35,6 +35,10 @@ Outcome = Cleaned | Quarantined
 SHARE = 64
 """Files a worker must have to be worth its start, which takes a second or two of CPU."""
 
+HERE = -1
+"""As many jobs as 0 asks for, but few files are cleaned in this process: for a simulation, which
+made the files itself and has many sites. A file that crashes it ends it."""
+
 TRIES = 2
 """Workers that a file may cost; it is refused then, so that it does not stop the others."""
 
@@ -136,12 +140,16 @@ def clean_in_order(
 ) -> Iterator[tuple[Key, Outcome]]:
     """De-identify ``sources`` (key, file) and yield (key, outcome) in their order.
 
-    At most ``jobs`` + 2 files are held at once. One job is a process of its own too: a file that
-    ends it takes nothing else with it.
+    At most ``jobs`` + 2 files are held at once. One job is a process of its own too, unless it is
+    to be HERE: a file that ends it takes nothing else with it.
 
     Raises:
         StorageError: no worker can be started.
     """
+    if jobs == HERE:
+        engine = method.engine()
+        yield from ((key, engine.deidentify(data)) for key, data in sources)
+        return
     waiting: deque[tuple[Key, Future[Outcome]]] = deque()
     with Cleaners(method, jobs) as cleaners, ThreadPoolExecutor(jobs) as threads:
         try:
@@ -157,9 +165,10 @@ def clean_in_order(
 
 def useful_jobs(wanted: int, files: int) -> int:
     """Return how many workers to start for so many files; 0 wanted: as many as are worth it."""
-    if wanted:
+    if wanted > 0:
         return max(1, min(wanted, files))
-    return max(1, min(len(os.sched_getaffinity(0)), files // SHARE))
+    worth = min(len(os.sched_getaffinity(0)), files // SHARE)
+    return HERE if wanted == HERE and worth < 2 else max(1, worth)
 
 
 def _next(waiting: deque[tuple[Key, Future[Outcome]]]) -> tuple[Key, Outcome]:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from fedward_client.ledger import Debit
+from fedward_client.debit import Debit
 from fedward_client.policy import ACCOUNTS
 from fedward_client.privacy_audit.finding import Finding
 from fedward_client.site import Site

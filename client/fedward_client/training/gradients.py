@@ -80,15 +80,15 @@ def clipped_sum(
         batch: The sampled patients, read once and one at a time.
         clip: C, in units of the loss' gradient.
         images_per_patient: k of the plan.
-        augmentation: Views of the plan; must change nothing for an ``svm``.
+        augmentation: Views of the plan; must change nothing if the model sees fixed features.
         standardisation: Public constants applied before the views.
         random: Chooses images and views.
         runtime: Local performance options.
     """
     if clip <= 0 or images_per_patient < 1:
         raise MisuseError("clip and images_per_patient must be positive")
-    if spec.kind == "svm" and (augmentation.changes_images or augmentation.copies > 1):
-        raise MisuseError("an svm's features are fixed: its augmentation must change nothing")
+    if spec.features is not None and (augmentation.changes_images or augmentation.copies > 1):
+        raise MisuseError("features are fixed: the augmentation must change nothing")
     values = math.prod(model_input_shape(spec))
     rows = max(1, runtime.views_per_pass(values) // augmentation.copies)
     images = _rows(batch, images_per_patient, augmentation.copies, random)

@@ -1,4 +1,4 @@
-"""Fixed feature maps of the linear models: computed once per image, cached by the caller.
+"""Fixed feature maps: computed once per image, cached by the caller.
 
 Every constant here is public and the same for all data (B2), so a feature vector costs no
 privacy. Scattering's paths differ in magnitude; fixed constants centre and scale them.
@@ -7,12 +7,13 @@ privacy. Scattering's paths differ in magnitude; fixed constants centre and scal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skimage.feature import hog
+from torch import Tensor
 from torch.nn import functional
 
 from fedward_common.models import scattering
@@ -52,14 +53,20 @@ def feature_count(spec: ModelSpec) -> int:
 
 
 def model_input_shape(spec: ModelSpec) -> tuple[int, ...]:
-    """Return the shape of one input as the model and training see it: an image or (F,)."""
-    return spec.input_shape if spec.kind != "svm" else (feature_count(spec),)
+    """Return the shape of one input as the model sees it: an image, maps (C, S, S) or (F,)."""
+    if spec.features is None:
+        return spec.input_shape
+    if spec.kind == "svm":
+        return (feature_count(spec),)
+    side = spec.input_shape[1] // _pool(spec.input_shape[1])
+    grid = -(-side // 2**scattering.SCALES)
+    return (spec.channels * scattering.PATHS, grid, grid)
 
 
 def feature_map(spec: ModelSpec) -> FeatureMap:
-    """Return the map from raw inputs to model inputs; the identity for networks and columns."""
+    """Return the map from raw inputs to model inputs; the identity for images and columns."""
     if spec.features == "scattering":
-        return _scattering
+        return _scattering if spec.kind == "svm" else _scattering_maps
     if spec.features == "hog":
         return _hog
     return _identity
@@ -70,24 +77,37 @@ def _identity(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _scattering(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    count, channels, side, _ = images.shape
+    scale = math.sqrt(images.shape[1] * scattering.PATHS * SCATTERING_GRID**2)
+    vectors = [
+        functional.adaptive_avg_pool2d(maps / scale, SCATTERING_GRID) for maps in _scattered(images)
+    ]
+    result: NDArray[np.float32] = torch.cat(vectors).reshape(len(images), -1).numpy()
+    return result
+
+
+def _scattering_maps(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    planes = torch.cat(list(_scattered(images)))
+    result: NDArray[np.float32] = planes.reshape(len(images), -1, *planes.shape[2:]).numpy()
+    return result
+
+
+def _scattered(images: NDArray[np.float32]) -> Iterator[Tensor]:
+    """Every plane's paths (PATHS, grid, grid), centred and scaled, in chunks of planes."""
+    side = images.shape[2]
     paths = torch.tensor([row[0] for row in REFERENCE])
     mean, deviation = (
         torch.repeat_interleave(torch.tensor([row[i] for row in REFERENCE]), paths).view(-1, 1, 1)
         for i in (1, 2)
     )
-    scale = deviation * math.sqrt(channels * scattering.PATHS * SCATTERING_GRID**2)
-    pool = max(1, side // WORKING_SIDE)
-    planes = torch.from_numpy(_identity(images)).view(count * channels, 1, side, side)
-    vectors = [
-        functional.adaptive_avg_pool2d(
-            (scattering.scatter(functional.avg_pool2d(chunk, pool)[:, 0]) - mean) / scale,
-            SCATTERING_GRID,
-        )
-        for chunk in torch.split(planes, CHUNK)
-    ]
-    result: NDArray[np.float32] = torch.cat(vectors).reshape(count, -1).numpy()
-    return result
+    planes = torch.from_numpy(_identity(images)).view(-1, 1, side, side)
+    for chunk in torch.split(planes, CHUNK):
+        pooled = functional.avg_pool2d(chunk, _pool(side))[:, 0]
+        yield (scattering.scatter(pooled) - mean) / deviation
+
+
+def _pool(side: int) -> int:
+    """The whole factor by which an image of ``side`` pixels is first averaged."""
+    return max(1, side // WORKING_SIDE)
 
 
 def _hog(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ from collections import OrderedDict
 
 from torch import nn
 
-from fedward_common.models.features import feature_count
+from fedward_common.models.features import feature_count, model_input_shape
 from fedward_common.models.spec import ModelSpec
 
 GROUPS = 4
-"""Groups of every GroupNorm."""
+"""Groups of a GroupNorm on images."""
 
 GRID = 4
 """Side of the grid that the last feature map is averaged to, whatever the image's size."""
@@ -30,7 +30,7 @@ def build(spec: ModelSpec) -> nn.Module:
     if spec.kind == "svm":
         return nn.Sequential(OrderedDict(head=nn.Linear(feature_count(spec), spec.outputs)))
     if spec.kind == "cnn":
-        return _small(spec)
+        return _small(spec) if spec.features is None else _hybrid(spec)
     return _classic(spec)
 
 
@@ -56,6 +56,25 @@ def _small(spec: ModelSpec) -> nn.Module:
     layers["flatten"] = nn.Flatten()
     layers["head"] = nn.Linear(channels * GRID**2, spec.outputs)
     return nn.Sequential(layers)
+
+
+def _hybrid(spec: ModelSpec) -> nn.Module:
+    """One convolution on scattering maps, whose wavelets stand for the layers before it.
+
+    Oyallon et al. 2017, "Scaling the scattering transform: deep hybrid networks". Every channel is
+    a group of its own: with so few, channels that share a group drown each other in noise.
+    """
+    channels = model_input_shape(spec)[0]
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv0=nn.Conv2d(channels, spec.width, 3, padding=1),
+            norm0=nn.GroupNorm(spec.width, spec.width),
+            tanh0=nn.Tanh(),
+            pool=nn.AdaptiveAvgPool2d(GRID),
+            flatten=nn.Flatten(),
+            head=nn.Linear(spec.width * GRID**2, spec.outputs),
+        )
+    )
 
 
 def _classic(spec: ModelSpec) -> nn.Module:

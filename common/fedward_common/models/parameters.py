@@ -38,10 +38,10 @@ def parameter_count(spec: ModelSpec) -> int:
 def initial_parameters(spec: ModelSpec, seed: int) -> NDArray[np.float64]:
     """Return the public starting point (d,), the same on every platform.
 
-    The first convolution of a ``cnn`` starts as Gabor functions. Other weights are uniform in
-    +-sqrt(3 / fan-in) (LeCun 1998: variance 1 / fan-in, for tanh), norms start at one, biases and
-    the svm at zero. The raw words of Philox are used directly because
-    NumPy promises only those, not its distributions, to stay the same.
+    The first convolution of a ``cnn`` on images starts as Gabor functions. Other weights are
+    uniform in +-sqrt(3 / fan-in) (LeCun 1998: variance 1 / fan-in, for tanh), norms start at one,
+    biases and the svm at zero. The raw words of Philox are used directly because NumPy promises
+    only those, not its distributions, to stay the same.
 
     Args:
         spec: The model.
@@ -61,7 +61,7 @@ def _initial(
         return np.ones(shape)
     if spec.kind == "svm" or name.endswith("bias"):
         return np.zeros(shape)
-    if spec.kind == "cnn" and name == "conv0.weight":
+    if spec.kind == "cnn" and spec.features is None and name == "conv0.weight":
         return gabor_filters(*shape[:3])
     words = np.asarray(bits.random_raw(math.prod(shape)), dtype=np.uint64)
     unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -31,7 +31,8 @@ class ModelSpec:
         input_shape: (channels, side, side) of an image in [0, 1], or (columns,) of a table row.
         classes: Number of classes, two or more. Two classes share one output, the margin of
             class 1; more classes have one output each.
-        features: The feature map of an ``svm``; None for the networks.
+        features: The feature map of an ``svm``. A ``cnn`` may see scattering maps, its first
+            layers then being public and fixed; None: a network sees the image.
         width: Channels of the first stage of ``cnn``, a multiple of 4; later stages have twice.
         multiclass: How an ``svm`` of three or more classes compares them.
 
@@ -83,8 +84,10 @@ def _choice_defects(spec: ModelSpec) -> list[str]:
     ]
     if spec.kind == "svm" and spec.features not in get_args(Features):
         defects.append("model.features: an svm needs 'scattering', 'hog' or 'columns'")
-    if spec.kind != "svm" and spec.features is not None:
-        defects.append("model.features: a network takes the image itself; leave it out")
+    if spec.kind == "cnn" and spec.features not in (None, "scattering"):
+        defects.append("model.features: a cnn takes 'scattering', or the image: leave it out")
+    if spec.kind == "cnn-classic" and spec.features is not None:
+        defects.append("model.features: cnn-classic takes the image itself; leave it out")
     if not 2 <= spec.classes <= MAX_CLASSES:
         defects.append(f"model.classes: {spec.classes} is not between 2 and {MAX_CLASSES}")
     if not 4 <= spec.width <= MAX_WIDTH or spec.width % 4:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fedward_common.plan.document import Plan
 from fedward_common.plan.sections import (
     TRAINING,
+    Augmentation,
     CountQuery,
     CovarianceQuery,
     HistogramQuery,
@@ -17,7 +18,7 @@ from fedward_common.secagg.parameters import group_problems
 
 def structural_problems(plan: Plan) -> list[str]:
     """What is wrong between sections whose single fields are well-formed."""
-    rules = (_roster, _group, _cohort, _schedule, _histograms, _components)
+    rules = (_roster, _group, _cohort, _views, _schedule, _histograms, _components)
     return [line for rule in rules for line in rule(plan)]
 
 
@@ -47,6 +48,13 @@ def _cohort(plan: Plan) -> Iterator[str]:
         yield "model.features: 'columns' goes with cohort.source = 'table', and only with it"
     if table and plan.cohort.images_per_patient != 1:
         yield "cohort.images_per_patient: a table has one row a patient; set it to 1"
+
+
+def _views(plan: Plan) -> Iterator[str]:
+    for index, query in enumerate(plan.queries):
+        viewed = isinstance(query, TRAINING) and query.augmentation != Augmentation()
+        if viewed and plan.model.features is not None:
+            yield f"queries.{index}.augmentation: features are fixed; leave it out"
 
 
 def _histograms(plan: Plan) -> Iterator[str]:

@@ -20,7 +20,9 @@ from fedward_server.report.model import Metrics, PrivacyFacts, RoundPoint, RunRe
 QUESTIONS = {
     "count": "How many patients are there of each class?",
     "moments": "What are the mean and the spread of the inputs?",
+    "covariance": "How do the inputs vary together?",
     "gradient": "Which way should the model move?",
+    "fedavg": "Where does training at each hospital move the model?",
     "histogram": "How does the model score patients that it has not seen?",
 }
 FEDERATION = ("Federation's estimate", "held-out patients, noised")

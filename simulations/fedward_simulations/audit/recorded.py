@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedward_client.ledger import Debit
+from fedward_client.debit import Debit
 from fedward_client.policy import ACCOUNTS
 from fedward_client.privacy_audit.finding import Figure, Finding
 from fedward_client.privacy_audit.replay import (

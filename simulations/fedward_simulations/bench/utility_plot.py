@@ -21,12 +21,16 @@ STYLES = {
 }
 WITHOUT = "pooled"
 COLOUR_WITHOUT = "#222222"
-ROW_INCHES = (10.0, 3.9)
+ROW_INCHES = (13.0, 3.9)
 DOTS = 130
 MARGIN = 0.04
 """Share of an axis left free below the lowest and above the highest mean."""
 
-FIGURES = (("auc", "AUC"), ("accuracy", "accuracy at 0.5"))
+FIGURES = (
+    ("auc", "AUC"),
+    ("accuracy", "accuracy at 0.5"),
+    ("balanced", "accuracy at the noised share of the class"),
+)
 
 
 def draw(lines: Sequence[Line]) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any, Self
 from fedward_common.errors import StorageError
 from fedward_common.randomness import os_random
 from fedward_server.consortium import gateway_certificate
+from fedward_server.study_files import is_finished
 from fedward_simulations.faults.processes import Process, Unit, descendants, marked
 from fedward_simulations.faults.relay import RelayConfig
 from fedward_simulations.faults.world import SCRIPTS, Consortium, Ports
@@ -166,6 +167,11 @@ class Deployment:
         except FileNotFoundError:
             return []
         return list(record["rounds"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the study is over and its model written."""
+        return is_finished(self.made.study)
 
     @property
     def attempts(self) -> int:

@@ -41,14 +41,18 @@ class Process:
         except OSError:
             return ""
 
-    def cpu_seconds(self) -> float:
-        """CPU time used so far, user and system; 0.0 if it is gone."""
+    def cpu_seconds(self, *, children: bool = False) -> float:
+        """CPU time used so far, user and system; 0.0 if it is gone.
+
+        With ``children``, also that of children which have ended and were waited for.
+        """
         try:
             text = (PROC / str(self.pid) / "stat").read_text()
         except OSError:
             return 0.0
         fields = text.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        used = sum(int(field) for field in fields[11 : 15 if children else 13])
+        return used / os.sysconf("SC_CLK_TCK")
 
     def memory_bytes(self) -> int:
         """Its share of memory: what it shares with others counts in parts (Pss); 0 if gone."""
@@ -139,6 +143,12 @@ class Unit:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def process_of(pid: int) -> Process:
+    """The process that has this number now."""
+    found = _stat(pid)
+    return Process(pid, 0 if found is None else found[1])
 
 
 def marked(mark: str) -> list[Process]:

@@ -16,8 +16,8 @@ from fedward_simulations.faults.processes import marked
 from fedward_simulations.faults.verdict import Check, examine
 from fedward_simulations.faults.world import TrialPlan, begin, found
 
-DELAY_SECONDS = 0.5
-DEADLINE_SECONDS = 20.0
+DELAY_SECONDS = 3.0
+DEADLINE_SECONDS = 30.0
 SPARE_ATTEMPTS = 2
 """Attempts that the plan allows beyond its rounds, for each kill and each outage."""
 
@@ -84,7 +84,7 @@ def trial(size: Size, root: Path, tell: Callable[[Event], None]) -> dict[str, An
 def _released(deployment: Deployment) -> None:
     """Give the coordinator time to hand the last sum to those who lack it."""
     end = time.monotonic() + RELEASE_SECONDS
-    while time.monotonic() < end and not (deployment.made.study / "release").exists():
+    while time.monotonic() < end and not deployment.finished:
         deployment.tick()
 
 

@@ -9,7 +9,7 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -152,8 +152,13 @@ class TrialPlan:
         return _DRAFT.format(steps=self.rounds - 3, **asdict(self), study=STUDY)
 
 
-def found(root: Path, count: int, ports: Ports) -> Consortium:
-    """Make the coordinator and ``count`` sites, and enrol them with each other."""
+def found(
+    root: Path, count: int, ports: Ports, fill: Callable[[int, Site], None] | None = None
+) -> Consortium:
+    """Make the coordinator and ``count`` sites, and enrol them with each other.
+
+    ``fill`` gives site number 0, 1, ... its patients; without it each gets a table of its own.
+    """
     names = tuple(f"site-{number + 1:02d}" for number in range(count))
     made = Consortium(root, names, ports)
     root.mkdir(parents=True, exist_ok=True)
@@ -170,8 +175,7 @@ def found(root: Path, count: int, ports: Ports) -> Consortium:
         with open_site(made.site(name)) as site:
             welcome = made.server / "sites" / f"{name}.welcome"
             enrolment.enrol(site.folder, enrolment.read_offer(site.folder, welcome))
-            table = _write_table(root / f"{name}.csv", number)
-            add_table(site.folder, table, deidentifier_of(site.folder).pseudonyms.patient)
+            (fill or _add_table)(number, site)
     return made
 
 
@@ -220,6 +224,11 @@ def command(side: str, *arguments: str) -> str:
         told = done.stderr.strip().splitlines()
         raise StorageError(f"fedward-{side} {arguments[0]}: {told[-1] if told else 'failed'}")
     return done.stdout
+
+
+def _add_table(number: int, site: Site) -> None:
+    table = _write_table(site.folder.path.with_suffix(".csv"), number)
+    add_table(site.folder, table, deidentifier_of(site.folder).pseudonyms.patient)
 
 
 def _write_table(path: Path, seed: int) -> Path:

@@ -1,0 +1,171 @@
+"""Issue "Deployment": what it must show, at full size.
+
+    python -m tests.accept.deployment [--out FOLDER] [--reduced]
+
+Runs docs/operations.md from nothing to a finished study, the benchmark beside stock Flower and from
+5 to 50 daemons, the fault campaign with 5 daemons and with 3, and the suites whose passing is a
+figure, and writes ``docs/results/deployment.json`` with commands, versions and figures, and the
+picture beside it. ``--reduced`` is what CI runs: the transcript, a short campaign and a small
+benchmark without bars on times; it writes to FOLDER only. Exits 1 if a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.accept.foundation import ROOT, SIMULATE, Record
+from tests.accept.suites import suite
+
+RESULTS = ROOT / "docs" / "results"
+MACHINE_SECONDS = 300.0
+ROUND_SECONDS = 3.0
+IDLE_SHARE = 0.05
+"""Of one core, for one daemon between rounds."""
+
+LINEAR_SLACK = 1.1
+"""Growth no worse than linear, with a tenth for the noise of the clock."""
+
+SAME = ["tests/integration/test_same_model.py"]
+WIRE = ["tests/integration/test_wire.py"]
+HOSTS = ["tests/integration/test_netns.py"]
+ATTACKS = sorted(
+    str(path.relative_to(ROOT)) for path in ROOT.glob("tests/security/test_gateway_*.py")
+)
+BUNDLE = ["tests/integration/test_bundle_is_not_fetched.py"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--reduced", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        out = options.out or Path(temporary)
+        out.mkdir(parents=True, exist_ok=True)
+        record = accept(out, reduced=options.reduced)
+        folder = out if options.reduced else RESULTS
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "deployment.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
+        picture = out / "growth.png"
+        if picture.exists() and not options.reduced:
+            (folder / "deployment.png").write_bytes(picture.read_bytes())
+    sys.exit(0 if all(check.passed for check in record.checks) else 1)
+
+
+def accept(out: Path, *, reduced: bool) -> Record:
+    record = Record()
+    transcript(record, out)
+    if reduced:
+        campaign(record, out, daemons=3, rounds=12, kills=8, outages=3)
+        bench(record, out, ["--rounds", "6", "--exchanges", "0", "--growth-rounds", "0"])
+        return record
+    rounds(record, bench(record, out, ["--plot", str(out / "growth.png")]))
+    campaign(record, out, daemons=5, rounds=60, kills=100, outages=20)
+    campaign(record, out, daemons=3, rounds=60, kills=100, outages=20)
+    suite(record, "same model, every sum recounted", SAME)
+    suite(record, "the wire", WIRE)
+    suite(record, "separate hosts", HOSTS)
+    suite(record, "attacks on the gateway", ATTACKS)
+    suite(record, "bundle with a module that shadows ours", BUNDLE)
+    return record
+
+
+def transcript(record: Record, out: Path) -> None:
+    """docs/operations.md, and the CPU time of everything that it started."""
+    command = [sys.executable, "-m", "tests.operations", str(out / "operations")]
+    record.commands.append("python -m tests.operations FOLDER")
+    told = _told(record, command)
+    study = out / "operations" / "server" / "server" / "studies" / "chest"
+    sums = len(json.loads((study / "history.json").read_text())["rounds"])
+    record.figures["operations"] = {
+        "cpu_seconds": told["cpu_seconds"],
+        "seconds": told["seconds"],
+        "commands": len(told["blocks"]),
+        "sums": sums,
+    }
+    record.check("operations.md: sums of the study", sums, "20", passed=sums == 20)
+    cpu = told["cpu_seconds"]
+    bar = f"<= {MACHINE_SECONDS:g}"
+    record.check("operations.md: CPU s in all", cpu, bar, passed=cpu <= MACHINE_SECONDS)
+
+
+def bench(record: Record, out: Path, options: list[str]) -> dict[str, Any]:
+    """Rounds over TLS, as a user would measure them."""
+    path = out / "bench.json"
+    command = ["bench", "deployment", "--json", *options]
+    record.commands.append(" ".join(["OMP_NUM_THREADS=1", "fedward-simulate", *command]))
+    figures = _told(record, [*SIMULATE, *command, "--out", str(path)])
+    record.versions = figures.pop("versions")
+    record.figures["bench"] = figures
+    ours = figures["rounds"]["fedward"]
+    parameters = ours["parameters"]
+    record.check("parameters of the model", parameters, ">= 100000", passed=parameters >= 10**5)
+    return figures
+
+
+def rounds(record: Record, figures: dict[str, Any]) -> None:
+    """The bars on a round, on idle processes, and on growth."""
+    ours, stock = figures["rounds"]["fedward"], figures["rounds"]["stock"]
+    seconds = ours["median_seconds"]
+    name = "a round of 3 daemons over TLS, s"
+    record.check(name, seconds, f"<= {ROUND_SECONDS:g}", passed=seconds <= ROUND_SECONDS)
+    ratio = stock["median_seconds"] / seconds
+    record.check("one exchange of stock Flower over our round", ratio, ">= 1", passed=ratio >= 1)
+    idle = ours["idle_cpu"]["one daemon"]
+    bar = f"<= {IDLE_SHARE:g}"
+    record.check("idle daemon, share of a core", idle, bar, passed=idle <= IDLE_SHARE)
+    few, many = figures["growth"][0], figures["growth"][-1]
+    linear = many["daemons"] / few["daemons"]
+    record.check("daemons of the largest run", many["daemons"], "50", passed=many["daemons"] == 50)
+    times = {
+        "seconds a round": many["median_seconds"] / few["median_seconds"],
+        "CPU a round": sum(many["cpu"].values()) / sum(few["cpu"].values()),
+        "memory": sum(many["memory"].values()) / sum(few["memory"].values()),
+    }
+    for what, grown in times.items():
+        name = f"{what}, {many['daemons']} daemons over {few['daemons']}"
+        bar = f"<= {LINEAR_SLACK * linear:g}"
+        record.check(name, grown, bar, passed=grown <= LINEAR_SLACK * linear)
+
+
+def campaign(record: Record, out: Path, **size: int) -> None:
+    """A campaign, each of whose own checks is one of ours."""
+    options = [text for name, value in size.items() for text in (f"--{name}", str(value))]
+    record.commands.append(" ".join(["fedward-simulate", "faults", *options]))
+    place = out / f"faults-{size['daemons']}"
+    command = [*SIMULATE, "faults", *options, "--out", str(place), "--json"]
+    told = _told(record, command, failing=True)
+    title = f"faults, {size['daemons']} daemons"
+    record.figures[title] = told
+    for check in told["checks"]:
+        wrong = float(not check["passed"])
+        name = f"{title}: {check['name']}: {check['found']} (wanted {check['wanted']}), wrong"
+        record.check(name, wrong, "0", passed=check["passed"])
+    for kind, reason in told["skipped"].items():
+        record.check(f"{title}: {kind} not made: {reason}", 1.0, "0", passed=False)
+
+
+def _told(record: Record, command: list[str], *, failing: bool = False) -> Any:
+    """What a command prints as JSON; ``failing`` allows it to end with status 1."""
+    print("$", record.commands[-1], flush=True)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=not failing,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
