@@ -17,6 +17,7 @@ from fedward_client import evidence, steps
 from fedward_client.admission import begin_study, greet, receive_proposal
 from fedward_client.running import Running, end_study, open_running
 from fedward_client.site import Site
+from fedward_client.studies import StudyState
 from fedward_client.witness import Watch, testify
 from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
 from fedward_common.messages import (
@@ -71,6 +72,17 @@ class SiteService:
         self._running: dict[bytes, Running] = {}
         for record in site.studies.ended():  # A1: if a kill came between the end and this
             end_study(site, record)
+
+    def warm_up(self) -> None:
+        """Open what running studies need: a process' first addend must not be late for it (B2)."""
+        with self._lock:
+            for record in self._site.studies.all():
+                if record.state is not StudyState.RUNNING or record.digest is None:
+                    continue
+                try:
+                    self._known(record.digest).open_cohorts()
+                except FedwardError as error:  # the first order of the study tells it again
+                    log.warning("study not ready: %s", error)
 
     def handle(self, data: bytes) -> bytes:
         """Answer one encoded order with one encoded reply; never raises for what a peer sent."""

@@ -228,9 +228,14 @@ def retire(server: Path, name: str, now: datetime) -> None:
 def write_revocations(server: Path, now: datetime) -> None:
     """Write the CRL: every certificate whose key is not an admitted site's."""
     good = {hashlib.sha256(key).hexdigest() for key in admitted(server, now)}
-    serials = [int(e["serial"], 16) for e in _lines(server, ISSUED) if e["key"] not in good]
+    serials = [serial for serial, key in issued_serials(server) if key not in good]
     text = revocation_list(authority_of(server), serials, now)
     write_atomic(server / "authority" / CRL, text.encode("ascii"))
+
+
+def issued_serials(server: Path) -> list[tuple[int, str]]:
+    """Serial numbers of all site certificates, with the SHA-256 (hex) of the key in each."""
+    return [(int(entry["serial"], 16), entry["key"]) for entry in _lines(server, ISSUED)]
 
 
 def gateway_certificate(server: Path, now: datetime, random: RandomBytes) -> Path:

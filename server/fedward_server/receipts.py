@@ -84,7 +84,8 @@ class Receipts:
     def silent(self, step: str, seconds: float) -> None:
         """The deadline of a step has passed."""
         for name in self._now["waiting"]:
-            self._problems.setdefault(name, f"no valid answer to {step} within {seconds:g} s")
+            late = f"no valid answer to {step} within {seconds:g} s"
+            self._problems.setdefault(name, late if name in self._present else AWAY)
         self._show()
 
     def round_finished(self, event: RoundEvent) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedward_common.files import write_atomic
 from fedward_common.randomness import RandomBytes
-from fedward_server.certificates import issue_server, new_authority
+from fedward_server.certificates import issue_server, needs_renewal, new_authority
 from fedward_server.children import Program
 
 HOST = "127.0.0.1"
@@ -86,18 +86,24 @@ class SuperLink:
         }
 
 
-def prepare_superlink(folder: Path, now: datetime, random: RandomBytes) -> SuperLink:
-    """Choose a free port, and make fresh TLS keys and a fresh shared secret.
+def prepare_superlink(
+    folder: Path, now: datetime, random: RandomBytes, *, port: int | None = None
+) -> SuperLink:
+    """Choose a free port unless one is given; make TLS keys and a fresh shared secret.
 
-    They live as long as the supervisor: only its own children are to know them.
+    The TLS keys are kept while they are good, for an nginx that has read them. Nobody keeps the
+    key that signed them.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link = SuperLink(folder, _free_port())
-    authority = new_authority(now, random)
-    pair = issue_server(authority, [HOST, "localhost"], now, random)
-    write_atomic(link.certificate, authority.certificate.encode("ascii"))
-    write_atomic(folder / "tls.crt", pair.certificate.encode("ascii"))
-    write_atomic(folder / "tls.key", pair.key_pem(), mode=0o600)
+    link = SuperLink(folder, _free_port() if port is None else port)
+    tls = folder / "tls.crt"
+    if not tls.exists() or needs_renewal(tls.read_text("ascii"), now):
+        authority = new_authority(now, random)
+        pair = issue_server(authority, [HOST, "localhost"], now, random)
+        tls.unlink(missing_ok=True)  # it goes last: it says that the others are there
+        write_atomic(link.certificate, authority.certificate.encode("ascii"))
+        write_atomic(folder / "tls.key", pair.key_pem(), mode=0o600)
+        write_atomic(tls, pair.certificate.encode("ascii"))
     write_atomic(folder / "secret", random(SECRET_BYTES).hex().encode("ascii"), mode=0o600)
     return link
 

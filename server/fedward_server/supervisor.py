@@ -37,8 +37,10 @@ DRAIN_SECONDS = 30.0
 """After SIGTERM, for the round in hand to end. What is cut short goes on in the next run."""
 
 
-def supervise(server: Path, studies: Sequence[str]) -> list[str]:
+def supervise(server: Path, studies: Sequence[str], nginx_port: int | None = None) -> list[str]:
     """Run until the named ``studies`` are over, or until SIGTERM; returns those that failed.
+
+    With ``nginx_port`` there is no gateway: nginx is, before a SuperLink on that loopback port.
 
     Raises:
         OperatorError: no address was given at `init`, no such study, or it runs already.
@@ -47,7 +49,7 @@ def supervise(server: Path, studies: Sequence[str]) -> list[str]:
     try:
         with exclusive(server, seconds=0.0), _termination() as terminated:
             forget_stop(server)
-            return _Supervisor(server, studies, terminated).run()
+            return _Supervisor(server, studies, nginx_port, terminated).run()
     except MisuseError as error:
         raise OperatorError(f"{server}: a server runs here already; stop it first") from error
 
@@ -72,17 +74,22 @@ def stop(server: Path, seconds: float) -> None:
 
 class _Supervisor:
     def __init__(
-        self, server: Path, studies: Sequence[str], terminated: Callable[[], bool]
+        self,
+        server: Path,
+        studies: Sequence[str],
+        nginx_port: int | None,
+        terminated: Callable[[], bool],
     ) -> None:
         now = datetime.now(UTC)
         self._server = server.resolve()
         self._terminated = terminated
-        link = prepare_superlink(self._server / LINK_FOLDER, now, os_random)
+        link = prepare_superlink(self._server / LINK_FOLDER, now, os_random, port=nginx_port)
         gateway_certificate(server, now, os_random)
         self._superlink = Child(link.superlink())
         self._superexec = Child(link.superexec())
-        self._gateway = Child(_gateway_program(self._server, link))
-        self._children = (self._superlink, self._superexec, self._gateway)
+        gateway = Child(_gateway_program(self._server, link))
+        self._gateways = (gateway,) if nginx_port is None else ()
+        self._children = (self._superlink, self._superexec, *self._gateways)
         self._control = Control(link)
         self._agenda = Agenda(self._server, studies, self._control)
         self._cleared = False
@@ -106,7 +113,8 @@ class _Supervisor:
     def _tick(self) -> None:
         self._renew()
         self._superlink.tick()
-        self._gateway.tick()
+        for gateway in self._gateways:
+            gateway.tick()
         self._note()
         if not self._control.healthy():
             return
@@ -144,7 +152,8 @@ class _Supervisor:
         gateway_certificate(self._server, datetime.now(UTC), os_random)
         if path.read_bytes() != before:
             log.info("the gateway's certificate is renewed")
-            self._gateway.restart()
+            for gateway in self._gateways:
+                gateway.restart()
 
     def _drain(self) -> None:
         """Let the round in hand end; an idle server has none."""

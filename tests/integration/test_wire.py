@@ -44,7 +44,7 @@ from fedward_simulations.phantom import phantom_arrays
 
 pytestmark = pytest.mark.slow
 
-SITES, PATIENTS, SEED, SECONDS = 3, 90, 0, 900.0
+SITES, PATIENTS, SEED, SECONDS = 3, 60, 0, 1800.0
 WANTED = 200
 ROUNDS = 4
 DRAFT = f"""\
@@ -76,7 +76,7 @@ t_min = 3
 colluding = 1
 [schedule]
 maximum_attempts = 12
-reply_delay_seconds = 5.0
+reply_delay_seconds = 0.0
 round_deadline_seconds = 300.0
 """
 
@@ -104,7 +104,7 @@ def captured(tmp_path_factory) -> Captured:
         add_folder(site.folder, hospitals[number].dicom, hospitals[number].labels)
 
     made = found(root / "made", SITES, free_ports(), fill)
-    begin(made, DRAFT)
+    begin(made, DRAFT, patients=200)
     plain, capture = root / "plain.bin", root / "wire.pcapng"
     network = Network(made, plain=plain)
     sniffer = subprocess.Popen(

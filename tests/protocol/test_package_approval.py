@@ -189,6 +189,24 @@ def test_a_study_under_way_is_approved_again_for_its_package_only(template, tmp_
         assert opened.studies.all() == before
 
 
+def test_a_process_opens_what_its_running_studies_need_before_its_first_order(
+    template, tmp_path, caplog
+):
+    world = template.copy(tmp_path / "world")
+
+    def stop(_) -> None:
+        raise ServerStopped
+
+    with world.sites() as sites, pytest.raises(ServerStopped):
+        coordinate(sites, stop).run()
+    with world.open("site-1") as site:
+        service = SiteService(site)
+        service.warm_up()
+        (running,) = service._running.values()
+        assert set(running._cohorts) == {"train", "holdout"}
+        assert caplog.text == ""
+
+
 def test_a_plan_that_needs_a_newer_package_is_refused_by_name(small, tmp_path):
     world = small.copy(tmp_path / "world")
     signed = signed_plan(world, protocol={"minimum_package": "0.10.0"})

@@ -82,6 +82,7 @@ class Daemon:
         """Serve until :meth:`stop`, or until ``outdated``: the site must be opened anew."""
         self._state.update(started=time.time(), connected=0.0, problem="", retry=0.0)
         self._notifier.ready()
+        self._service.warm_up()
         self._resume()
         retry = FIRST_RETRY_SECONDS
         while not self._ending():

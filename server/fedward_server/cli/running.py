@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from fedward_common.errors import FedwardError, OperatorError
+from fedward_common.randomness import os_random
 from fedward_common.text import printable
 from fedward_server.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, tell
 from fedward_server.server_folder import open_server
@@ -18,7 +20,7 @@ STOP_SECONDS = 90.0
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    for command in (run, status, stop, report):
+    for command in (run, nginx, status, stop, report):
         app.command()(command)
 
 
@@ -26,6 +28,15 @@ def run(
     studies: Annotated[
         list[str] | None,
         typer.Argument(help="Run these and end; all signed ones, now and later, without it."),
+    ] = None,
+    nginx: Annotated[
+        int | None,
+        typer.Option(
+            "--nginx",
+            help="Leave the gateway to nginx, before a SuperLink on this loopback port.",
+            min=1,
+            max=65535,
+        ),
     ] = None,
     server: ServerOption = DEFAULT_SERVER,
 ) -> None:
@@ -36,9 +47,27 @@ def run(
     from fedward_server.supervisor import supervise
 
     logging.getLogger("fedward_server").setLevel(logging.INFO)
-    failed = supervise(open_server(server).path, studies or ())
+    failed = supervise(open_server(server).path, studies or (), nginx)
     if failed:
         raise FedwardError(f"studies that cannot go on: {', '.join(failed)}; see `status`")
+
+
+def nginx(
+    port: Annotated[
+        int, typer.Option("--port", help="The loopback port of `run --nginx`.", min=1, max=65535)
+    ],
+    server: ServerOption = DEFAULT_SERVER,
+) -> None:
+    """Print a configuration for nginx in the gateway's place.
+
+    Example: fedward-server nginx --port 9400 > /etc/nginx/conf.d/fedward.conf
+    """
+    from fedward_server.consortium import gateway_certificate
+    from fedward_server.nginx import nginx_configuration
+
+    folder, now = open_server(server), datetime.now(UTC)
+    gateway_certificate(folder.path, now, os_random)
+    typer.echo(nginx_configuration(folder.path, port, now), nl=False)
 
 
 def status(server: ServerOption = DEFAULT_SERVER, as_json: JsonOption = False) -> None:

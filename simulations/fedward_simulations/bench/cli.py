@@ -13,8 +13,8 @@ from rich.table import Table
 
 from fedward_common.command import new_app
 from fedward_common.files import write_atomic
-from fedward_simulations.bench.utility_cli import utility
 from fedward_simulations.bench.deployment.cli import deployment
+from fedward_simulations.bench.utility.cli import utility
 
 if TYPE_CHECKING:
     from fedward_simulations.bench.comparison import Result
@@ -25,8 +25,6 @@ PEERS = {"Flower": "flower-secagg+", "CKKS": "tenseal-ckks"}
 
 app = new_app("bench", "Measure parts of fedward beside what others use for the same purpose.")
 app.command()(deployment)
-
-
 app.command()(utility)
 
 

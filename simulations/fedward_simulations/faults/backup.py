@@ -10,7 +10,7 @@ from fedward_server.checkpoints import PENDING
 from fedward_simulations.faults.deployment import Deployment
 from fedward_simulations.faults.troubles import back_up, exchange
 
-SUMS_BETWEEN = 5
+SUMS_BETWEEN = 3
 """Sums that are published between the backup and its restoration."""
 
 REFUSAL = "trains no more"

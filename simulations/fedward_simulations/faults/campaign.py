@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,13 +28,19 @@ from fedward_simulations.faults.troubles import (
 )
 
 KILL, OUTAGE = "kill", "outage"
-OTHERS = ("full disk", "locked database", "wrong clock", "slow site", "old backup")
+OLD_BACKUP = "old backup"
+OTHERS = ("full disk", "locked database", "wrong clock", "slow site")
+SHORTEST_ROUNDS = 10
+"""Shorter campaigns have kills and outages only."""
+
 OUTAGE_SECONDS = (2.0, 12.0)
 OTHER_SECONDS = 15.0
 PAUSE_SECONDS = 2.0
 """Longest pause between two troubles that are due."""
 
-ORPHAN_SECONDS = 10.0
+ORPHAN_SECONDS = 30.0
+"""A process that outlives its parent by this is an orphan."""
+
 LONGEST_SECONDS = 3 * 3600.0
 
 
@@ -50,7 +57,7 @@ class Event:
 
 @dataclass
 class Campaign:
-    """Runs one study to its end through ``kills``, ``outages`` and one of each of OTHERS."""
+    """Runs one study to its end through ``kills``, ``outages`` and one each of the others."""
 
     deployment: Deployment
     network: Network
@@ -88,9 +95,14 @@ class Campaign:
         self._calm()
 
     def _shuffled(self) -> list[str]:
+        """What is to happen, the first last. The backup is in the first half: it takes time."""
         due = [KILL] * self.kills + [OUTAGE] * self.outages
-        due += OTHERS if self.rounds >= 2 * len(OTHERS) else ()
+        if self.rounds < SHORTEST_ROUNDS:
+            self._draw.shuffle(due)
+            return due
+        due += OTHERS
         self._draw.shuffle(due)
+        due.insert(self._draw.randint(len(due) // 2, len(due)), OLD_BACKUP)
         return due
 
     def _turn(self) -> None:
@@ -167,17 +179,10 @@ class Campaign:
         made, site = self.deployment.made, self._site()
         end: End | None = None
         if kind == "full disk":
-            for role in (site, "ServerApp"):
-                process = self.deployment.processes().get(role)
-                end = fill_disk(process) if process else None
-                if end is not None:
-                    yield role, f"{OTHER_SECONDS:.0f} s"
-                    self._last(OTHER_SECONDS, end)
-            if end is None:
-                self.skipped[kind] = "the limit could not be set on a running process"
+            yield from self._fill_disks(site)
             return
         if kind == "locked database":
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(sqlite3.OperationalError):  # never free: not this time
                 end = lock_database(made.site(site))
         elif kind == "wrong clock":
             end = set_clock_wrong(self.deployment, site)
@@ -188,6 +193,18 @@ class Campaign:
             return
         self._last(OTHER_SECONDS, end)
         yield site, f"{OTHER_SECONDS:.0f} s"
+
+    def _fill_disks(self, site: str) -> Iterator[tuple[str, str]]:
+        """Of a hospital and of the coordinator."""
+        processes, done = self.deployment.processes(), False
+        for role in (site, "ServerApp"):
+            end = fill_disk(processes[role]) if role in processes else None
+            if end is not None:
+                done = True
+                self._last(OTHER_SECONDS, end)
+                yield role, f"{OTHER_SECONDS:.0f} s"
+        if not done:
+            self.skipped["full disk"] = "no limit can be set on a running process"
 
     def _site(self) -> str:
         """Any site whose folder is its own now."""

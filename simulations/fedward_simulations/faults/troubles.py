@@ -25,8 +25,6 @@ FULL_DISK_BYTES = 4096
 SLOW_SECONDS = 0.5
 SKEW_SECONDS = 3600
 
-NO_ROOM = "this machine lets no limit be set on a running process"
-
 
 def cut_off(network: Network, sites: tuple[str, ...], *, hang: bool) -> End:
     """Nothing passes between these sites and the gateway; connections break or hang."""

@@ -179,14 +179,14 @@ def found(
     return made
 
 
-def begin(made: Consortium, toml: str) -> None:
-    """Draft, sign and approve the study everywhere."""
+def begin(made: Consortium, toml: str, patients: int = PATIENTS) -> None:
+    """Draft, sign and approve the study everywhere. ``patients`` is a site's, as public."""
     where = ("--server", str(made.server))
     draft, plan = made.root / "draft.toml", made.root / "plan.json"
     draft.write_text(toml, "utf-8")
     plan.unlink(missing_ok=True)
     command("server", "plan", "create", str(draft), "--epsilon", "8",
-            "--patients-per-site", str(PATIENTS), "--out", str(plan), *where)  # fmt: skip
+            "--patients-per-site", str(patients), "--out", str(plan), *where)  # fmt: skip
     command("server", "plan", "sign", str(plan), *where)
     signed = made.signed
     digest = signed.open().digest

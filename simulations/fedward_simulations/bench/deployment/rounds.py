@@ -41,10 +41,10 @@ DRAFT = f"""\
 name = "{STUDY}"
 classes = ["normal", "opacity"]
 [preprocess]
-size = 28
+size = 36
 [model]
 kind = "cnn"
-width = 72
+width = 44
 [[queries]]
 kind = "count"
 noise_multiplier = 30.0

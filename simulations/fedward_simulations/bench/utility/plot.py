@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from fedward_simulations.bench.utility_table import TITLES, Line
+from fedward_simulations.bench.utility.table import TITLES, Line
 
 STYLES = {
     "federated": ("#0b6e4f", "o", "-"),

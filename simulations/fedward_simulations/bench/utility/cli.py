@@ -13,7 +13,7 @@ from rich.table import Table
 from fedward_common.files import write_atomic
 
 if TYPE_CHECKING:
-    from fedward_simulations.bench.utility_table import Line, Mean
+    from fedward_simulations.bench.utility.table import Line, Mean
 
 COLUMNS = ("scenario", "method", "epsilon", "t_min", "c", "seeds", "AUC", "accuracy", "balanced")
 
@@ -46,8 +46,8 @@ def utility(
 
     Example: fedward-simulate bench utility --images pneumoniamnist.npz --seeds 0-1 --epsilon 2
     """
-    from fedward_simulations.bench.utility import make_request, measure
-    from fedward_simulations.bench.utility_table import document, lines
+    from fedward_simulations.bench.utility.models import make_request, measure
+    from fedward_simulations.bench.utility.table import document, lines
 
     request = make_request(
         scenario,
@@ -65,7 +65,7 @@ def utility(
         text = json.dumps(document(cells, request), indent=2)
         write_atomic(out / "utility.json", f"{text}\n".encode())
         if plot:
-            from fedward_simulations.bench.utility_plot import draw
+            from fedward_simulations.bench.utility.plot import draw
 
             write_atomic(plot, draw(found))
     if as_json:
@@ -76,7 +76,7 @@ def utility(
 
 def _show_utility(lines: list[Line]) -> None:
     """Means and standard errors; what ours is ahead in AUC."""
-    from fedward_simulations.bench.utility_table import TITLES
+    from fedward_simulations.bench.utility.table import TITLES
 
     table = Table(title="Means and standard errors over seeds", title_justify="left", padding=0)
     for column in COLUMNS:

@@ -1,0 +1,1 @@
+"""``bench utility``: how good the models are that privacy leaves."""
