@@ -65,6 +65,14 @@ accept-private-sum: $(STAMP) ## the attacks, the fuzzing and the costs of the pr
 accept-deidentification: $(STAMP) ## leaks, burned-in text, mutations, kills and speed (long)
 	$(RUN) $(VENV)/bin/python -m tests.accept.deidentification
 
+.PHONY: accept-privacy
+accept-privacy: $(STAMP) ## accuracy over seeds, the ledger, the audit and the training engine (long)
+	$(RUN) $(VENV)/bin/python -m tests.accept.privacy
+
+.PHONY: accept-deployment
+accept-deployment: $(STAMP) ## server and daemons as processes: faults, attacks, the wire (long)
+	$(RUN) $(VENV)/bin/python -m tests.accept.deployment
+
 .PHONY: venv
 venv: $(STAMP) ## only make the environment
 

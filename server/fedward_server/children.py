@@ -55,13 +55,18 @@ class Child:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def tick(self) -> None:
-        """Start it if it is not running and its pause is over."""
+    @property
+    def due(self) -> bool:
+        """Whether the next tick starts it."""
         now = time.monotonic()
         if self._process is not None and (status := self._process.poll()) is not None:
             self._bury(status, now)
-        if self._process is None and now >= self._not_before:
-            self._process, self._started = _start(self.program), now
+        return self._process is None and now >= self._not_before
+
+    def tick(self) -> None:
+        """Start it if it is not running and its pause is over."""
+        if self.due:
+            self._process, self._started = _start(self.program), time.monotonic()
 
     def stop(self) -> None:
         """End it and everything that it started."""
@@ -75,9 +80,10 @@ class Child:
         _kill_group(process.pid)
         process.wait()
 
-    def restart(self) -> None:
-        """Stop it; the next tick starts it."""
+    def restart(self, program: Program | None = None) -> None:
+        """Stop it; the next tick starts it, or another ``program`` in its place."""
         self.stop()
+        self.program = program or self.program
         self._not_before = 0.0
 
     def _bury(self, status: int, now: float) -> None:

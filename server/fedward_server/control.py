@@ -69,6 +69,14 @@ class Control:
     """A client of the SuperLink's Control API."""
 
     def __init__(self, link: SuperLink) -> None:
+        self._connect(link)
+
+    def move(self, link: SuperLink) -> None:
+        """The SuperLink listens elsewhere from now on."""
+        self.close()
+        self._connect(link)
+
+    def _connect(self, link: SuperLink) -> None:
         self._client = ControlHttpClient(link.url, verify=link.trust(), timeout=TIMEOUT_SECONDS)
         self._health = httpx.Client(base_url=link.url, verify=link.trust(), timeout=2.0)
 

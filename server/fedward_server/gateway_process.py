@@ -32,6 +32,7 @@ from fedward_server.superlink import HOST, LINK_FOLDER, SuperLink
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+CLOSE_SECONDS = 3.0
 GRACE_SECONDS = 60.0
 """Read at least so often: the grace of a replaced key ends without any file changing."""
 
@@ -109,7 +110,7 @@ async def serve(server: Path, link: SuperLink) -> None:
     async with _upstream(link) as upstream:
         application = Gateway(admission.names, upstream, limits, counters)
         admin = Admin(server, upstream, counters)
-        servers = [
+        listeners = [
             await listen(application, *gateway.bind, context, limits),
             await listen_plain(admin, HOST, gateway.admin_port),
         ]
@@ -118,8 +119,7 @@ async def serve(server: Path, link: SuperLink) -> None:
         watcher = asyncio.create_task(_watch(admission, context, place / CRL))
         await stopped.wait()
         watcher.cancel()
-        for listener in servers:
-            listener.close()
+        await asyncio.gather(*(listener.close(CLOSE_SECONDS) for listener in listeners))
 
 
 def _upstream(link: SuperLink) -> httpx.AsyncClient:

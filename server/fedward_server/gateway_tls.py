@@ -111,42 +111,54 @@ class GatewayProtocol(H11Protocol):
             self.transport.close()
 
 
+class Listener:
+    """A listening socket and the connections that came through it."""
+
+    def __init__(self, app: Callable[..., Any], make: Callable[..., H11Protocol]) -> None:
+        config = uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=int(KEEP_ALIVE_SECONDS),
+            h11_max_incomplete_event_size=HEADER_BYTES,
+        )
+        config.load()
+        self._state = ServerState()
+        self._factory = partial(make, config=config, server_state=self._state, app_state={})
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str, port: int, **tls: Any) -> None:
+        """Listen; ``tls`` as for :meth:`asyncio.loop.create_server`."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._factory, host, port, backlog=BACKLOG, **tls)
+
+    async def close(self, seconds: float) -> None:
+        """Take no more; let answers under way be sent for so long, then hang up."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=seconds)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
+
 async def listen(
     app: Callable[..., Any], host: str, port: int, context: ssl.SSLContext, limits: Limits
-) -> asyncio.Server:
+) -> Listener:
     """Serve ``app`` to hospitals."""
-    make = partial(GatewayProtocol, limits=limits)
-    factory = _factory(app, make)
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(
-        factory,
-        host,
-        port,
-        ssl=context,
-        ssl_handshake_timeout=HANDSHAKE_SECONDS,
-        backlog=BACKLOG,
-    )
+    listener = Listener(app, partial(GatewayProtocol, limits=limits))
+    await listener.open(host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+    return listener
 
 
-async def listen_plain(app: Callable[..., Any], host: str, port: int) -> asyncio.Server:
+async def listen_plain(app: Callable[..., Any], host: str, port: int) -> Listener:
     """Serve ``app`` without TLS: for the loopback interface only."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(_factory(app, H11Protocol), host, port, backlog=BACKLOG)
-
-
-def _factory(
-    app: Callable[..., Any], make: Callable[..., H11Protocol]
-) -> Callable[[], H11Protocol]:
-    config = uvicorn.Config(
-        app,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=int(KEEP_ALIVE_SECONDS),
-        h11_max_incomplete_event_size=HEADER_BYTES,
-    )
-    config.load()
-    return partial(make, config=config, server_state=ServerState(), app_state={})
+    listener = Listener(app, H11Protocol)
+    await listener.open(host, port)
+    return listener

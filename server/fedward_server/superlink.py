@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from fedward_common.errors import StorageError
 from fedward_common.files import write_atomic
 from fedward_common.randomness import RandomBytes
 from fedward_server.certificates import issue_server, needs_renewal, new_authority
@@ -21,6 +22,8 @@ from fedward_server.children import Program
 
 HOST = "127.0.0.1"
 SECRET_BYTES = 32
+PORTS = range(20_000, 32_000)
+PORT_TRIES = 200
 LINK_FOLDER = "superlink"
 """In the coordinator's folder."""
 
@@ -95,7 +98,7 @@ def prepare_superlink(
     key that signed them.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link = SuperLink(folder, _free_port() if port is None else port)
+    link = SuperLink(folder, _free_port(random) if port is None else port)
     tls = folder / "tls.crt"
     if not tls.exists() or needs_renewal(tls.read_text("ascii"), now):
         authority = new_authority(now, random)
@@ -113,8 +116,21 @@ def _script(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _free_port() -> int:
+def is_free(port: int) -> bool:
+    """Whether nobody else has this loopback port now."""
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port(random: RandomBytes) -> int:
+    """A port that the kernel gives to no outgoing connection (ip(7), ip_local_port_range)."""
+    for _ in range(PORT_TRIES):
+        port = PORTS.start + int.from_bytes(random(4), "big") % len(PORTS)
+        if is_free(port):
+            return port
+    raise StorageError(f"no free port on {HOST} from {PORTS.start} to {PORTS.stop}; free some")

@@ -26,7 +26,7 @@ from fedward_server.consortium import admitted, gateway_certificate, gateway_of,
 from fedward_server.control import Control, SuperLinkAwayError
 from fedward_server.relay import Relay
 from fedward_server.study_files import PROCESSES, ask_to_stop, exclusive, forget_stop, is_held
-from fedward_server.superlink import LINK_FOLDER, SuperLink, prepare_superlink
+from fedward_server.superlink import LINK_FOLDER, SuperLink, is_free, prepare_superlink
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +80,11 @@ class _Supervisor:
         nginx_port: int | None,
         terminated: Callable[[], bool],
     ) -> None:
-        now = datetime.now(UTC)
         self._server = server.resolve()
         self._terminated = terminated
-        link = prepare_superlink(self._server / LINK_FOLDER, now, os_random, port=nginx_port)
-        gateway_certificate(server, now, os_random)
+        self._nginx_port = nginx_port
+        link = self._link = self._prepare()
+        gateway_certificate(server, datetime.now(UTC), os_random)
         self._superlink = Child(link.superlink())
         self._superexec = Child(link.superexec())
         gateway = Child(_gateway_program(self._server, link))
@@ -112,6 +112,8 @@ class _Supervisor:
 
     def _tick(self) -> None:
         self._renew()
+        if not self._nginx_port and self._superlink.due and not is_free(self._link.port):
+            self._move()
         self._superlink.tick()
         for gateway in self._gateways:
             gateway.tick()
@@ -123,6 +125,20 @@ class _Supervisor:
         except SuperLinkAwayError as error:
             log.warning("%s; it is asked again", error)
         self._superexec.tick()
+
+    def _prepare(self) -> SuperLink:
+        folder = self._server / LINK_FOLDER
+        return prepare_superlink(folder, datetime.now(UTC), os_random, port=self._nginx_port)
+
+    def _move(self) -> None:
+        """Somebody else has taken the SuperLink's port: all that connect to it follow it."""
+        log.warning("port %d is taken; the SuperLink starts on another", self._link.port)
+        link = self._link = self._prepare()
+        self._superlink.restart(link.superlink())
+        self._superexec.restart(link.superexec())
+        for gateway in self._gateways:
+            gateway.restart(_gateway_program(self._server, link))
+        self._control.move(link)
 
     def _ask_superlink(self) -> None:
         if not self._cleared:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from fedward_common.randomness import os_random
 from fedward_server import agenda, children
 from fedward_server.agenda import Agenda
 from fedward_server.children import Child, Program
 from fedward_server.control import SuperLinkAwayError
 from fedward_server.relay import Relay
 from fedward_server.study_files import exclusive, note_failed, note_finished
+from fedward_server.superlink import is_free, prepare_superlink
 
 PATIENCE = 60.0
 
@@ -94,6 +98,29 @@ def test_a_child_that_dies_is_started_again_after_growing_pauses(tmp_path, monke
 def _ticked(child: Child, path: Path, count: int) -> bool:
     child.tick()
     return path.exists() and len(path.read_text()) >= count
+
+
+def test_a_child_may_be_replaced_by_another_program(tmp_path):
+    child = Child(program(tmp_path, PARENT))
+    child.tick()
+    found = pids(tmp_path)
+    child.restart(program(tmp_path, "open('other', 'w').write('x')"))
+    wait_until(lambda: not any(map(alive, found)))
+    child.tick()
+    wait_until((tmp_path / "other").exists)
+    child.stop()
+
+
+def test_the_superlinks_port_is_no_ephemeral_one_and_is_seen_to_be_taken(tmp_path):
+    link = prepare_superlink(tmp_path / "superlink", datetime.now(UTC), os_random)
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert link.port < low
+    assert is_free(link.port)
+    with socket.create_server(("127.0.0.1", link.port)):
+        assert not is_free(link.port)
+    again = prepare_superlink(tmp_path / "superlink", datetime.now(UTC), os_random, port=9400)
+    assert again.port == 9400
+    assert again.certificate.read_bytes() == link.certificate.read_bytes()
 
 
 def test_what_a_dead_child_left_behind_is_ended(tmp_path):

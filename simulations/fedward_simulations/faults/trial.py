@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -96,7 +97,8 @@ def _of_campaign(
     kills = sum(event.kind == KILL for event in events)
     outages = sum(event.kind == OUTAGE for event in events)
     orphans = [*campaign.orphans, *left]
-    failed = [name for name, status in statuses.items() if status]
+    clean = (0, -signal.SIGTERM)  # as systemd counts: it may come before Python minds signals
+    failed = [name for name, status in statuses.items() if status not in clean]
     checks = [
         Check("kills", str(kills), str(size.kills), kills == size.kills),
         Check("outages", str(outages), str(size.outages), outages == size.outages),
