@@ -79,11 +79,8 @@ def found_consortium(
     """Make the CA and note the gateway's address.
 
     Raises:
-        OperatorError: the address is malformed, or the folder has one already.
+        OperatorError: the folder has one already.
     """
-    for option, text in (("--address", gateway.address), ("--listen", gateway.listen)):
-        if problem := address_problem(text):
-            raise OperatorError(f"{option} {text}: {problem}")
     path = folder.path / GATEWAY
     if path.exists():
         raise OperatorError(f"{path}: the address is set already, welcomes name it; keep it")
@@ -240,9 +237,9 @@ def issued_serials(server: Path) -> list[tuple[int, str]]:
 
 def gateway_certificate(server: Path, now: datetime, random: RandomBytes) -> Path:
     """The file (PEM, mode 0600) of the gateway's key and certificate, made or renewed as needed."""
-    path = server / TLS
+    path, host = server / TLS, gateway_of(server).host
     if not path.exists() or needs_renewal(path.read_text("ascii"), now):
-        pair = issue_server(authority_of(server), [gateway_of(server).host], now, random)
+        pair = issue_server(authority_of(server), [host], now, random)
         write_atomic(path, pair.key_pem() + pair.certificate.encode("ascii"), mode=0o600)
     return path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
@@ -87,23 +87,30 @@ class Control:
         except httpx.HTTPError:
             return False
 
-    def sync_nodes(self, transports: Iterable[bytes]) -> set[bytes]:
-        """Register exactly these P-384 keys (DER) as nodes; all others are unregistered.
+    def sync_nodes(self, names: Mapping[bytes, str]) -> set[bytes]:
+        """Register exactly these P-384 keys (DER), with their sites' names, as nodes.
 
-        Returns those of them whose node is online.
+        All others are unregistered. Returns those of them whose node is online.
 
         Raises:
             SuperLinkAwayError: it did not answer.
         """
-        wanted = {_pem(transport): transport for transport in transports}
+        wanted = {_pem(transport): transport for transport in names}
         with _asking("list nodes"):
             nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
             there = {bytes(n.public_key): n for n in nodes if n.status != "unregistered"}
             for key in wanted.keys() - there.keys():
-                self._client.RegisterNode(RegisterNodeRequest(public_key=key))
+                self._register(key, names[wanted[key]])
             for key in there.keys() - wanted.keys():
                 self._client.UnregisterNode(UnregisterNodeRequest(node_id=there[key].node_id))
         return {wanted[k] for k in wanted.keys() & there.keys() if there[k].status == "online"}
+
+    def _register(self, key: bytes, name: str) -> None:
+        """One key that Flower will not have must not keep the others out."""
+        try:
+            self._client.RegisterNode(RegisterNodeRequest(public_key=key))
+        except httpx.HTTPStatusError:
+            log.warning("%s: Flower has unregistered its key for good; rotate the key", name)
 
     def start(self, server_folder: str, study: str) -> int:
         """Begin a run of ``study``; returns its id.

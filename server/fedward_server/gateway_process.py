@@ -12,16 +12,14 @@ import logging
 import signal
 import ssl
 import sys
-import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 
 import httpx
 
 from fedward_common.errors import FedwardError
-from fedward_server.consortium import CRL, TLS, admitted, gateway_of
+from fedward_server.admission import Admission
+from fedward_server.consortium import CRL, TLS, gateway_of
 from fedward_server.gateway import Event, Gateway, Receive, Scope, Send
 from fedward_server.gateway_counters import Counters, prometheus
 from fedward_server.gateway_limits import REQUESTS_AT_ONCE, UPSTREAM_SECONDS, Limits
@@ -33,35 +31,6 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
-GRACE_SECONDS = 60.0
-"""Read at least so often: the grace of a replaced key ends without any file changing."""
-
-
-@dataclass
-class Admission:
-    """The enrolled sites, read again when a file of theirs has changed."""
-
-    server: Path
-    _names: dict[bytes, str] = field(default_factory=dict)
-    _read: object = None
-
-    def names(self) -> dict[bytes, str]:
-        """Keys (DER) of the sites that may connect now, with their names."""
-        return self._names
-
-    def refresh(self) -> bool:
-        """Read what has changed; True if anything has."""
-        state = self._state()
-        if state == self._read:
-            return False
-        self._names, self._read = admitted(self.server, datetime.now(UTC)), state
-        return True
-
-    def _state(self) -> object:
-        files = [*(self.server / "sites").glob("*.pub"), self.server / "authority" / CRL]
-        stats = [(file.name, file.stat()) for file in files if file.exists()]
-        found = sorted((name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
-        return found, int(time.monotonic() // GRACE_SECONDS)
 
 
 class Admin:

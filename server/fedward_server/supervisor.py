@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedward_common.errors import MisuseError, OperatorError
+from fedward_common.errors import MisuseError, OperatorError, StorageError
 from fedward_common.files import write_atomic
 from fedward_common.randomness import os_random
+from fedward_server.admission import Admission
 from fedward_server.agenda import Agenda
 from fedward_server.children import Child, Program
-from fedward_server.consortium import admitted, gateway_certificate, gateway_of, retire, retiring
+from fedward_server.consortium import gateway_certificate, gateway_of, retire, retiring
 from fedward_server.control import Control, SuperLinkAwayError
 from fedward_server.relay import Relay
 from fedward_server.study_files import PROCESSES, ask_to_stop, exclusive, forget_stop, is_held
@@ -31,7 +32,10 @@ from fedward_server.superlink import LINK_FOLDER, SuperLink, is_free, prepare_su
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
-SYNC_SECONDS = 2.0
+ASK_SECONDS = 1.0
+SYNC_SECONDS = 10.0
+"""Between two looks at the nodes if no enrolment changes; each costs the SuperLink a query."""
+
 RENEW_SECONDS = 3600.0
 DRAIN_SECONDS = 30.0
 """After SIGTERM, for the round in hand to end. What is cut short goes on in the next run."""
@@ -94,7 +98,8 @@ class _Supervisor:
         self._agenda = Agenda(self._server, studies, self._control)
         self._cleared = False
         self._noted = ""
-        self._next_sync = self._next_renewal = 0.0
+        self._next_ask = self._next_sync = self._next_renewal = 0.0
+        self._admission = Admission(self._server)
         self._relay = Relay()
 
     def run(self) -> list[str]:
@@ -118,6 +123,9 @@ class _Supervisor:
         for gateway in self._gateways:
             gateway.tick()
         self._note()
+        if time.monotonic() < self._next_ask:
+            return
+        self._next_ask = time.monotonic() + ASK_SECONDS
         if not self._control.healthy():
             return
         try:
@@ -144,20 +152,22 @@ class _Supervisor:
         if not self._cleared:
             self._control.stop_all()  # of an earlier supervisor, whose processes are gone
             self._cleared = True
-        if time.monotonic() >= self._next_sync:
-            self._sync()
-            self._next_sync = time.monotonic() + SYNC_SECONDS
+        self._sync()
         self._relay.tick(self._agenda.log_file)
         self._agenda.tick()
 
     def _sync(self) -> None:
         """Make nodes of who is enrolled; end the grace of a key whose successor is in use."""
         now = datetime.now(UTC)
-        names, old = admitted(self._server, now), retiring(self._server, now)
+        if not self._admission.refresh() and time.monotonic() < self._next_sync:
+            return
+        names, old = self._admission.names(), retiring(self._server, now)
+        self._next_sync = 0.0  # until it has worked
         online = self._control.sync_nodes(names)
         for name in {names[key] for key in online - old.keys()} & set(old.values()):
             retire(self._server, name, now)
             log.info("%s uses its new key; the old one is refused from now on", name)
+        self._next_sync = time.monotonic() + SYNC_SECONDS
 
     def _renew(self) -> None:
         if time.monotonic() < self._next_renewal:
@@ -185,8 +195,9 @@ class _Supervisor:
         children = {c.program.name: {"pid": c.pid, "restarts": c.restarts} for c in self._children}
         text = json.dumps({"pid": os.getpid(), "processes": children})
         if text != self._noted:
-            write_atomic(self._server / PROCESSES, text.encode("ascii"))
-            self._noted = text
+            with suppress(StorageError):  # a full disk must not end the server; tried again
+                write_atomic(self._server / PROCESSES, text.encode("ascii"))
+                self._noted = text
 
 
 def _gateway_program(server: Path, link: SuperLink) -> Program:

@@ -31,8 +31,10 @@ from fedward_simulations.randomness import Randomness
 from fedward_simulations.scenario import Scenario, load_scenario
 
 SEED = 3
+NOISE = "noise_multiplier = 5.0"  # given, so that nothing is calibrated
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CNN_MODEL = '[plan.model]\nkind = "cnn"\nwidth = 4'
+MAPS_MODEL = f'{CNN_MODEL}\nfeatures = "scattering"'
 SVM_MODEL = '[plan.model]\nkind = "svm"\nfeatures = "hog"'
 VIEWS = "augmentation = { copies = 2, shift = 0.1, rotation = 10.0, zoom = 0.1, intensity = 0.2 }"
 SCENARIO = """\
@@ -84,7 +86,7 @@ local_learning_rate = 0.5
 """
 
 
-def write_scenario(folder: Path, model: str = CNN_MODEL, noise: str = "") -> Path:
+def write_scenario(folder: Path, model: str = CNN_MODEL, noise: str = NOISE) -> Path:
     views = VIEWS if model == CNN_MODEL else ""
     path = folder / "tiny.toml"
     path.write_text(SCENARIO.format(seed=SEED, model=model, noise=noise, views=views))
@@ -119,7 +121,7 @@ def same(ours: Progress, theirs: Progress) -> bool:
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-@pytest.mark.parametrize("model", [CNN_MODEL, SVM_MODEL], ids=["cnn", "svm"])
+@pytest.mark.parametrize("model", [CNN_MODEL, MAPS_MODEL, SVM_MODEL], ids=["cnn", "maps", "svm"])
 def test_the_sum_without_masks_is_the_federation(model, images, tmp_path):
     scenario, _ = load_scenario(str(write_scenario(tmp_path, model)))
     randomness = Randomness(scenario.seed)
@@ -160,6 +162,7 @@ def test_pooled_training_is_paired_with_ours(images, tmp_path):
     assert np.linalg.norm(ours - pooled) < 0.05 * moved
 
 
+@pytest.mark.slow
 def test_a_bench_keeps_its_models_and_goes_on(images, tmp_path):
     scenario, out = write_scenario(tmp_path), tmp_path / "out"
     command = ["utility", "--images", str(images), "--scenario", str(scenario), "--seeds", "3-4"]

@@ -55,8 +55,9 @@ def init(
     """
     if address is None and (listen is not None or admin_port is not None):
         raise OperatorError("--listen and --admin-port: give --address too")
-    if address is not None and (problem := address_problem(address)):
-        raise OperatorError(f"--address {address}: {problem}")
+    for option, text in (("--address", address), ("--listen", listen)):
+        if text is not None and (problem := address_problem(text)):
+            raise OperatorError(f"{option} {text}: {problem}")
     old = address is not None and has_server(server)
     folder = open_server(server) if old else create_server(server)
     if address is not None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class Unit:
     def _launch(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
-                self.command,
+                bound(self.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -143,6 +144,11 @@ class Unit:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def bound(command: Iterable[str]) -> tuple[str, ...]:
+    """The command as a program that does not outlive this process, however it ends."""
+    return (sys.executable, "-m", "fedward_server.bound", str(os.getpid()), *command)
 
 
 def process_of(pid: int) -> Process:

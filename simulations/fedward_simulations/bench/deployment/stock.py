@@ -40,7 +40,7 @@ from fedward_server.children import Program
 from fedward_server.control import Control
 from fedward_server.superlink import SuperLink, prepare_superlink
 from fedward_simulations.faults.deployment import free_ports
-from fedward_simulations.faults.processes import Process, descendants, process_of
+from fedward_simulations.faults.processes import Process, bound, descendants, process_of
 
 START_SECONDS, EXCHANGE_SECONDS = 180.0, 900.0
 
@@ -116,8 +116,12 @@ def measure_stock(folder: Path, nodes: int, values: int, exchanges: int) -> Stoc
         _await(control.healthy, START_SECONDS, roots)
         privates = [load_transport_key(transport) for transport in transports]
         control.sync_nodes(
-            key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            for key in privates
+            {
+                key.public_key().public_bytes(
+                    Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+                ): f"node-{number}"
+                for number, key in enumerate(privates)
+            }
         )
         for number, key in enumerate(privates):
             pem = folder / f"node-{number}.pem"
@@ -176,7 +180,7 @@ def _started(stack: ExitStack, program: Program) -> Process:
     """Start it in a session of its own, which ends with the measurement."""
     with (program.folder / f"{program.name}.log").open("ab") as log:
         running = subprocess.Popen(  # noqa: S603
-            program.command,
+            bound(program.command),
             env={**program.environment, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
             cwd=program.folder,
             stdin=subprocess.DEVNULL,
