@@ -13,15 +13,9 @@ from typer.testing import CliRunner
 from fedward_common.errors import OperatorError
 from fedward_common.progress import Progress, decode_progress
 from fedward_simulations.bench.cli import app
-from fedward_simulations.bench.utility.models import (
-    METHODS,
-    Cell,
-    Variant,
-    balanced,
-    make_request,
-    stages,
-)
+from fedward_simulations.bench.utility.models import Cell, balanced
 from fedward_simulations.bench.utility.plot import draw
+from fedward_simulations.bench.utility.request import METHODS, Variant, make_request, stages
 from fedward_simulations.bench.utility.table import Mean, lines
 from fedward_simulations.comparison import Job, setting_of, train
 from fedward_simulations.federation import approve_everywhere, federate, plan_for

@@ -46,7 +46,8 @@ def utility(
 
     Example: fedward-simulate bench utility --images pneumoniamnist.npz --seeds 0-1 --epsilon 2
     """
-    from fedward_simulations.bench.utility.models import make_request, measure
+    from fedward_simulations.bench.utility.models import measure
+    from fedward_simulations.bench.utility.request import make_request
     from fedward_simulations.bench.utility.table import document, lines
 
     request = make_request(

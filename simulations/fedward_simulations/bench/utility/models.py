@@ -16,11 +16,10 @@ Every setting comes from the scenario. Every finished model is kept, so that a k
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,69 +27,29 @@ from numpy.typing import NDArray
 from fedward_client.preprocess.pipeline import preprocess_array
 from fedward_client.study_cohort import prepare_cohort
 from fedward_common.codec import digest
-from fedward_common.errors import OperatorError
 from fedward_common.files import write_atomic
-from fedward_common.guarantee import statement_of
+from fedward_common.guarantee import accounts_of
 from fedward_common.models.features import feature_map
 from fedward_common.plan.signing import SignedPlan
+from fedward_common.privacy.parameters import MechanismParameters
+from fedward_common.privacy.statement import PrivacyStatement, privacy_statement
 from fedward_common.progress import Progress
 from fedward_common.study import Study
 from fedward_simulations.arrays import load_arrays
+from fedward_simulations.bench.utility.request import Request, Variant, stages
 from fedward_simulations.comparison import Job, run_jobs, setting_of
 from fedward_simulations.exact import accuracy, auc
 from fedward_simulations.federation import plan_for
 from fedward_simulations.material import prepare
 from fedward_simulations.randomness import Randomness
-from fedward_simulations.scenario import Federation, Scenario, load_scenario
+from fedward_simulations.scenario import Scenario
 from fedward_simulations.trained import predict
-
-METHODS = ("federated", "pooled_private", "local_fedavg", "alone", "pooled")
-DROPOUT = (6, 1)
-"""t_min and c of the variant that tolerates dropouts and a colluding member."""
 
 SHOWN_BYTES = 4
 """Bytes of a digest in a folder's name."""
 
 Notice = Callable[[str], None]
-Split = Literal["test", "val"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A scenario's plan at one epsilon; ``t_min`` and ``colluding`` are its own or others."""
-
-    epsilon: float
-    t_min: int | None
-    colluding: int
-
-    @property
-    def name(self) -> str:
-        """Names its folder."""
-        members = "all" if self.t_min is None else str(self.t_min)
-        return f"eps{self.epsilon:g}-t{members}-c{self.colluding}"
-
-    def of(self, scenario: Scenario, seed: int) -> Scenario:
-        """The scenario in this variant at one seed."""
-        return scenario.model_copy(
-            update={
-                "seed": seed,
-                "budget": scenario.budget.model_copy(update={"epsilon": self.epsilon}),
-                "federation": Federation(t_min=self.t_min, colluding=self.colluding),
-            }
-        )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to measure: ``epsilons``, the first with every method, and the images to score on."""
-
-    scenarios: Mapping[str, Scenario]
-    images: Path
-    epsilons: Sequence[float]
-    seeds: Sequence[int]
-    methods: Sequence[str] = METHODS
-    dropout: tuple[int, int] | None = None
-    split: Split = "test"
+Queries = tuple[MechanismParameters, ...]
 
 
 @dataclass(frozen=True)
@@ -113,38 +72,6 @@ class Cell:
     epsilon_worst_case: float
 
 
-def make_request(
-    scenarios: Sequence[str],
-    images: Path,
-    *,
-    epsilons: Sequence[float],
-    seeds: str,
-    methods: Sequence[str] | None,
-    dropout: bool,
-    split: Split,
-) -> Request:
-    """Read the command line's words; ``seeds`` is a number or a range such as ``0-4``.
-
-    Raises:
-        OperatorError: no such scenario or method, or seeds of another form.
-    """
-    form = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", seeds)
-    if form is None or int(form[2] or form[1]) < int(form[1]):
-        raise OperatorError(f"--seeds: {seeds!r} is neither a number nor a range such as 0-4")
-    unknown = [method for method in methods or () if method not in METHODS]
-    if unknown:
-        raise OperatorError(f"--method: {unknown[0]!r} is not one of {', '.join(METHODS)}")
-    return Request(
-        scenarios={Path(name).stem: load_scenario(name)[0] for name in scenarios},
-        images=images,
-        epsilons=epsilons,
-        seeds=range(int(form[1]), int(form[2] or form[1]) + 1),
-        methods=methods or METHODS,
-        dropout=DROPOUT if dropout else None,
-        split=split,
-    )
-
-
 def measure(request: Request, folder: Path, notice: Notice) -> Iterator[list[Cell]]:
     """Train and score what is not in ``folder`` yet; yields all cells so far, again and again.
 
@@ -160,20 +87,6 @@ def measure(request: Request, folder: Path, notice: Notice) -> Iterator[list[Cel
         for bench in benches.values():
             cells += bench.cells(variant, methods)
             yield cells
-
-
-def stages(request: Request) -> list[tuple[Variant, list[str]]]:
-    """Which methods are trained in which variant, in order."""
-    own = [Variant(epsilon, None, 0) for epsilon in request.epsilons]
-    later = ("alone", "pooled")
-    found = [(own[0], [m for m in METHODS if m not in later])]
-    found += [(variant, ["federated"]) for variant in own[1:]]
-    if request.dropout is not None:
-        found.append((Variant(own[0].epsilon, *request.dropout), ["federated"]))
-    found.append((own[0], list(later)))
-    found += [(variant, ["pooled_private", "local_fedavg", "alone"]) for variant in own[1:]]
-    asked = [(variant, [m for m in some if m in request.methods]) for variant, some in found]
-    return [(variant, methods) for variant, methods in asked if methods]
 
 
 class _Bench:
@@ -228,7 +141,7 @@ class _Bench:
         models: Sequence[Progress],
     ) -> Cell:
         scored = [predict(study, model, inputs) for model in models]
-        statement = statement_of(study)
+        statement = _statement_of(study)
         private = method != "pooled"
         return Cell(
             scenario=self._name,
@@ -276,6 +189,17 @@ class _Bench:
 
     def _inputs(self, study: Study) -> NDArray[np.float32]:
         return feature_map(study.spec)(preprocess_array(self._images, study.plan.preprocess))
+
+
+def _statement_of(study: Study) -> PrivacyStatement:
+    train, holdout = (tuple(accounts_of(study)[name]) for name in ("train", "holdout"))
+    return _stated(train, holdout, study.plan.privacy.delta, study.plan.schedule.maximum_attempts)
+
+
+@lru_cache(maxsize=64)
+def _stated(train: Queries, holdout: Queries, delta: float, attempts: int) -> PrivacyStatement:
+    """A seed changes nothing that a statement depends on, and the accountant takes its time."""
+    return privacy_statement({"train": train, "holdout": holdout}, delta, attempts)
 
 
 def balanced(scores: NDArray[np.float32], counts: NDArray[np.float64]) -> NDArray[np.int64]:

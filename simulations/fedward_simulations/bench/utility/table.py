@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedward_simulations.bench.utility.models import METHODS, Cell, Request, Variant
+from fedward_simulations.bench.utility.models import Cell
+from fedward_simulations.bench.utility.request import METHODS, Request, Variant
 from fedward_simulations.bench.versions import version_of
 
 PEERS = ("pooled_private", "local_fedavg")
