@@ -99,18 +99,26 @@ class Auditor:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._intakes: dict[bytes, _Intake] = {}
+        self._taken: dict[bytes, bytes] = {}
+        """The digest of the last piece that was taken, by study: a server may send it again."""
 
     def forget(self, study: bytes) -> None:
         """Drop the evidence that has come in part only."""
         self._intakes.pop(study, None)
+        self._taken.pop(study, None)
 
     def take(self, running: Running, order: EvidenceOrder) -> EvidenceReply:
         """Take one piece; with the last one the sum is recomputed and the verdict recorded.
+
+        The same piece again, whose reply was lost, is answered again.
 
         Raises:
             PeerError: it was not asked for or does not check, or the sum was false: then the
                 study is stopped.
         """
+        received = digest(order.encode())
+        if self._taken.get(running.digest) == received:
+            return EvidenceReply(running.digest, order.number)
         audit = self._site.audits.find(running.digest, order.number)
         asked = (Verdict.ASKED, Verdict.REFUSED, Verdict.UNSERVED)
         if audit is None or audit.subject is None or audit.verdict not in asked:
@@ -124,6 +132,7 @@ class Auditor:
         if recomputed is not None:
             self.forget(running.digest)
             self._compare(running, audit, audit.subject, recomputed)
+        self._taken[running.digest] = received
         return EvidenceReply(running.digest, order.number)
 
     def _piece(self, running: Running, subject: Subject, order: EvidenceOrder) -> bytes | None:

@@ -129,7 +129,7 @@ def _secrets(made: Consortium) -> set[str]:
     for name in made.names:
         for key in (made.site(name) / "identity").glob("*.key"):
             found.add(key.read_text().strip()[:64])
-        rows = (made.root / f"{name}.csv").read_text().splitlines()[1:]
+        rows = made.site(name).with_suffix(".csv").read_text().splitlines()[1:]
         found |= {row.split(",")[0] + "," for row in rows} | {row.split(",")[2] for row in rows}
     assert len(found) > 50
     return found

@@ -69,6 +69,21 @@ def test_the_last_sum_is_proven_too(begun):
     assert not list((begun.server / "addends").glob("*"))
 
 
+def test_a_piece_of_evidence_that_comes_twice_is_answered_twice(begun):
+    audit(begun, 3)
+    again = []
+
+    def repeat(name: str, order: Message, reply: bytes) -> None:
+        if isinstance(order, EvidenceOrder):
+            again.append(sites.service(name).handle(order.encode()) == reply)
+
+    with begun.sites(seed=1, on_order=repeat) as sites:
+        coordinate(sites).run()
+        assert sites.refused == []
+    assert again == [True] * 3
+    assert audit(begun, 3, "--json").json["verdict"] == "true"
+
+
 def test_a_server_that_restarts_after_the_last_sum_learns_of_the_wish_again(begun):
     audit(begun, SUMS)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import socket
 import stat
+import threading
 
 import pytest
 
@@ -15,6 +17,7 @@ from fedward_client.daemon.log import log_to_stderr
 from fedward_client.daemon.loop import kind_of
 from fedward_client.daemon.notify import Notifier
 from fedward_client.daemon.state import DaemonState, StateFile, boot_id, read_state
+from fedward_client.daemon.stopping import Stop
 from fedward_client.serving import claim, is_served
 from fedward_client.site import VOLATILE
 from fedward_common.errors import OperatorError
@@ -52,6 +55,38 @@ def test_an_order_that_cannot_be_kept_hinders_nothing(tmp_path, caplog):
     (tmp_path / VOLATILE).write_text("a file in the folder's place")
     Inbox(tmp_path).keep(ORDER)
     assert "cannot be written" in caplog.text
+
+
+def test_a_signal_may_stop_the_thread_that_waits():
+    """Thousands of signals, wherever the main thread is: none may find it holding a lock."""
+    count = 0
+
+    def handle(*_):
+        nonlocal count
+        count += 1
+        stops[-1].set()
+
+    stops = [Stop()]
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for _ in range(300):
+            stop = Stop()
+            stops[-1] = stop
+            while not stop.is_set():
+                stop.wait(0.0005)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count >= 300
+
+
+def test_a_wait_ends_when_another_thread_stops_it():
+    stop = Stop()
+    threading.Timer(0.05, stop.set).start()
+    stop.wait(3600)
+    assert stop.is_set()
+    stop.wait(3600)  # at once, from now on
 
 
 def test_the_state_tells_what_happened_last(tmp_path):

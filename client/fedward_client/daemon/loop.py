@@ -21,6 +21,7 @@ from fedward_client.daemon.fleet import (
 from fedward_client.daemon.inbox import Announced, Inbox, Order
 from fedward_client.daemon.notify import Notifier
 from fedward_client.daemon.state import StateFile, boot_id
+from fedward_client.daemon.stopping import Stop
 from fedward_client.daemon.transport import CLOCK_WARNING_SECONDS, LinkError
 from fedward_client.enrolment import WARN_BEFORE, Connection
 from fedward_client.round import SiteService
@@ -56,7 +57,7 @@ class Daemon:
         connection: Callable[[], Connection],
         *,
         outdated: Callable[[], bool] = lambda: False,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         on_session: Callable[[], None] = lambda: None,
         notifier: Notifier | None = None,
         random: RandomBytes = os_random,
@@ -69,7 +70,7 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._random = random
         self._outdated = outdated
-        self._stop = stop or threading.Event()
+        self._stop = stop or Stop()
         self._announced: Announced | None = None
         self._answer: tuple[bytes, bytes] | None = None
         self._pushes = 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import signal
-import threading
 from pathlib import Path
 
 from fedward_client.daemon.inbox import Inbox
 from fedward_client.daemon.log import log_to_stderr
 from fedward_client.daemon.loop import Daemon
 from fedward_client.daemon.state import StateFile
+from fedward_client.daemon.stopping import Stop
 from fedward_client.enrolment import load_connection
 from fedward_client.package import package_digest
 from fedward_client.processes import forbid_core_dumps
@@ -35,7 +35,7 @@ def serve(path: Path) -> None:
     forbid_core_dumps()
     log_to_stderr()
     package_digest()  # of the code as this process has loaded it
-    folder, lock, stop = path.resolve(), None, threading.Event()
+    folder, lock, stop = path.resolve(), None, Stop()
     _set_on_signals(stop)
     try:
         while not stop.is_set():
@@ -48,7 +48,7 @@ def serve(path: Path) -> None:
             lock.close()
 
 
-def daemon_of(site: Site, stop: threading.Event | None = None) -> Daemon:
+def daemon_of(site: Site, stop: Stop | None = None) -> Daemon:
     """The daemon of an open site, whose folder the caller has claimed.
 
     Its ``run`` ends when ``stop`` is set, or when the site must be opened anew.
@@ -86,7 +86,7 @@ def _edition(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _set_on_signals(stop: threading.Event) -> None:
+def _set_on_signals(stop: Stop) -> None:
     def handle(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         stop.set()
