@@ -9,6 +9,7 @@ zero, which is dropped. All else is element by element, which IEEE 754 fixes.
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -89,7 +90,8 @@ def _orthogonal(columns: Matrix) -> Matrix:
 
 
 def _start(side: int, count: int) -> Matrix:
-    """Public directions to begin with: NumPy promises Philox' raw words to stay the same."""
-    words = np.asarray(np.random.Philox(key=0).random_raw(side * count), dtype=np.uint64)
+    """Public directions to begin with, the same for everybody: words of SHAKE-256."""
+    stream = hashlib.shake_256(b"fedward principal components").digest(8 * side * count)
+    words = np.frombuffer(stream, dtype="<u8")
     signed = (words >> np.uint64(64 - BITS - 1)).astype(np.float64) - 2.0**BITS
     return signed.reshape(side, count)

@@ -128,7 +128,7 @@ def test_the_bits_are_those_of_every_machine():
     assert digest.hexdigest() == BITS
 
 
-BITS = "53a6f83c50c2c8bb8d943d3b0734990896f3c2689d7aa95168c8976dca4ae7ac"
+BITS = "8fa7acaa1f9574b9c4f4f3df000ac597eae1f24923ab9aef49d9bf248711cf45"
 
 
 @pytest.fixture(scope="module")
