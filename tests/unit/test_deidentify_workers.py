@@ -162,14 +162,17 @@ def test_no_worker_starts_after_the_end():
     assert children() <= before
 
 
-def test_an_error_of_the_source_ends_the_workers():
+@pytest.mark.parametrize("jobs", [HERE, 1, 3])
+def test_an_error_of_the_source_comes_after_all_that_it_gave_and_ends_the_workers(jobs):
     def failing():
-        yield 0, file_bytes("CT_small.dcm")
+        yield from enumerate([file_bytes("CT_small.dcm")] * 2)
         raise StorageError("the disk")
 
     before = children()
+    outcomes = clean_in_order(METHOD, failing(), jobs)
+    assert [next(outcomes)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(StorageError, match="the disk"):
-        list(clean_in_order(METHOD, failing(), 2))
+        next(outcomes)
     assert children() <= before
 
 

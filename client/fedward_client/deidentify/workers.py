@@ -141,7 +141,8 @@ def clean_in_order(
     """De-identify ``sources`` (key, file) and yield (key, outcome) in their order.
 
     At most ``jobs`` + 2 files are held at once. One job is a process of its own too, unless it is
-    to be HERE: a file that ends it takes nothing else with it.
+    to be HERE: a file that ends it takes nothing else with it. An error of ``sources`` is raised
+    after the outcomes of all that they gave before it: a network that fails loses nothing.
 
     Raises:
         StorageError: no worker can be started.
@@ -151,9 +152,10 @@ def clean_in_order(
         yield from ((key, engine.deidentify(data)) for key, data in sources)
         return
     waiting: deque[tuple[Key, Future[Outcome]]] = deque()
+    failures: list[Exception] = []
     with Cleaners(method, jobs) as cleaners, ThreadPoolExecutor(jobs) as threads:
         try:
-            for key, data in sources:
+            for key, data in _until_failure(sources, failures):
                 waiting.append((key, threads.submit(cleaners.deidentify, data)))
                 if len(waiting) > jobs + 1:
                     yield _next(waiting)
@@ -161,6 +163,8 @@ def clean_in_order(
                 yield _next(waiting)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
+    for failure in failures:
+        raise failure
 
 
 def useful_jobs(wanted: int, files: int) -> int:
@@ -169,6 +173,22 @@ def useful_jobs(wanted: int, files: int) -> int:
         return max(1, min(wanted, files))
     worth = min(len(os.sched_getaffinity(0)), files // SHARE)
     return HERE if wanted == HERE and worth < 2 else max(1, worth)
+
+
+def _until_failure(
+    sources: Iterable[tuple[Key, bytes]], failures: list[Exception]
+) -> Iterator[tuple[Key, bytes]]:
+    """Yield ``sources``; what they raise ends them and is put into ``failures``."""
+    each = iter(sources)
+    while True:
+        try:
+            source = next(each)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001  raised at the end
+            failures.append(error)
+            return
+        yield source
 
 
 def _next(waiting: deque[tuple[Key, Future[Outcome]]]) -> tuple[Key, Outcome]:
