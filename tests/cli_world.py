@@ -51,6 +51,7 @@ t_min = 3
 colluding = 1
 [schedule]
 maximum_attempts = 6
+reply_delay_seconds = 1.0
 """
 EPSILON = 4.0
 

@@ -18,6 +18,7 @@ from fedward_client.cohort import Cohort
 from fedward_client.training.augmentation import Augmentation
 from fedward_client.training.gradients import Patient, clipped_sum
 from fedward_client.training.runtime import RuntimeOptions
+from fedward_common.models.features import model_input_shape
 from fedward_common.models.prediction import scores
 from fedward_common.plan.sections import (
     CountQuery,
@@ -33,7 +34,7 @@ from fedward_common.progress import Progress
 from fedward_common.queries import count, covariance, moments
 from fedward_common.queries.histogram import Layout
 from fedward_common.queries.task import Task
-from fedward_common.randomness import RandomBytes
+from fedward_common.randomness import RandomBytes, os_random
 from fedward_common.secagg.ring import RingParameters, wrap
 from fedward_common.study import Study
 
@@ -88,6 +89,14 @@ def local_change(
         return _shortened(change, query.update_clip)
 
 
+def warm_up(study: Study, progress: Progress, runtime: RuntimeOptions) -> None:
+    """Take a step over one blank patient, of whom nothing is kept: what loads, loads now."""
+    blank = Patient(np.zeros((1, *model_input_shape(study.spec)), np.float32), 0)
+    for task in study.tasks:
+        if isinstance(task.query, GradientQuery | FedAvgQuery):
+            _gradients(study, task, task.query, progress, [blank], os_random, runtime)
+
+
 def grid_sum(task: Task, total: Vector, random: RandomBytes) -> NDArray[np.int64]:
     """The sum on the grid of the noise, rounded at random and clamped (A5), without noise."""
     grid = RingParameters(task.query.scale, task.query.ring_bound, task.dimension)
@@ -114,17 +123,8 @@ def vector_sum(
     indices = poisson_sample(len(cohort), task.sampling_rate, random)
     query = task.query
     if isinstance(query, GradientQuery | FedAvgQuery):
-        return clipped_sum(
-            study.spec,
-            progress.state.parameters,
-            _patients(cohort, indices, progress.model_inputs),
-            clip=task.clip,
-            images_per_patient=study.plan.cohort.images_per_patient,
-            augmentation=Augmentation(**query.augmentation.model_dump()),
-            standardisation=progress.standardisation,
-            random=random,
-            runtime=runtime,
-        )
+        sampled = _patients(cohort, indices, progress.model_inputs)
+        return _gradients(study, task, query, progress, sampled, random, runtime)
     patients = (_some_images(study, patient, random) for patient in _patients(cohort, indices))
     if isinstance(query, CountQuery):
         classes = len(study.plan.study.classes)
@@ -136,6 +136,28 @@ def vector_sum(
         return covariance.total(inputs, progress.mean, progress.scale, query.clip)
     chunk = runtime.views_per_pass(study.spec.raw_values)
     return _histogram(study, query, task, progress, patients, chunk)
+
+
+def _gradients(
+    study: Study,
+    task: Task,
+    query: GradientQuery | FedAvgQuery,
+    progress: Progress,
+    patients: Iterable[Patient],
+    random: RandomBytes,
+    runtime: RuntimeOptions,
+) -> Vector:
+    return clipped_sum(
+        study.spec,
+        progress.state.parameters,
+        patients,
+        clip=task.clip,
+        images_per_patient=study.plan.cohort.images_per_patient,
+        augmentation=Augmentation(**query.augmentation.model_dump()),
+        standardisation=progress.standardisation,
+        random=random,
+        runtime=runtime,
+    )
 
 
 def _histogram(

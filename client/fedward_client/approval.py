@@ -165,6 +165,7 @@ def _policy_problems(
         accounts=statement.by_account,
         delta=plan.privacy.delta,
         unsafe=plan.secagg.unsafe_for_simulation,
+        reply_delay=plan.schedule.reply_delay_seconds,
     )
     return site.policy.refusals(facts, simulation=site.simulation)
 

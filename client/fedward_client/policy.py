@@ -137,6 +137,7 @@ class PlanFacts:
         accounts: (account, epsilon, worst-case epsilon) of the whole plan.
         delta: the plan's delta.
         unsafe: the plan is marked for simulation only.
+        reply_delay: fixed delay of a masked addend, in seconds.
     """
 
     queries: tuple[QueryFacts, ...]
@@ -148,6 +149,7 @@ class PlanFacts:
     accounts: tuple[tuple[str, float, float], ...]
     delta: float
     unsafe: bool
+    reply_delay: float
 
 
 class Policy(BaseModel):
@@ -167,7 +169,7 @@ class Policy(BaseModel):
         """Say why this site does not take part, one line for each reason; empty if it may.
 
         ``simulation`` is set by a simulation's own composition, never by a file: only then is a
-        plan marked unsafe, or one with unverified members, accepted.
+        plan marked unsafe, one without a delay, or one with unverified members, accepted.
         """
         problems = [*self._study_problems(facts), *self._cap_problems(facts)]
         for query in facts.queries:
@@ -231,6 +233,10 @@ def _deployment_problems(facts: PlanFacts) -> list[str]:
     problems = []
     if facts.unsafe:  # A1
         problems.append("the plan is marked unsafe_for_simulation: a hospital never takes part")
+    if facts.reply_delay <= 0:  # B2
+        problems.append(
+            "the plan has no reply_delay_seconds: when an answer leaves would tell of the patients"
+        )
     if facts.colluding < 1:  # A1
         problems.append("the plan tolerates no colluding site: a deployment needs c of at least 1")
     if facts.unverified > facts.colluding:  # A1

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fedward_client.addend import warm_up
 from fedward_client.cohort import Cohort
 from fedward_client.debit import Allowance, Debit
 from fedward_client.round_state import Beside
@@ -43,6 +44,7 @@ class Running:
         self.study = study
         self.group = group
         self._cohorts: dict[Split, Cohort] = {}
+        self._is_warm = False
         self._take(record)
 
     def refresh(self) -> None:
@@ -197,10 +199,11 @@ class Running:
         extra = self.study.plan.schedule.maximum_attempts - self.study.total_rounds
         return Allowance(rounds, extra)
 
-    def open_cohorts(self) -> None:
+    def get_ready(self) -> None:
         """Open every cohort that the plan asks for: what is wrong with one shows before a debit.
 
-        So does a GPU that is not there.
+        So does a GPU that is not there. What the first step loads is loaded here too: a process'
+        first addend must not be late for the plan's fixed delay (B2).
 
         Raises:
             OperatorError: a label is not a class of the plan, a column or the device is missing.
@@ -208,6 +211,9 @@ class Running:
         _ = self._site.runtime.torch_device
         for split in {task.split for task in self.study.tasks}:
             self.cohort(split)
+        if not self._is_warm and self.study.plan.schedule.reply_delay_seconds > 0:
+            warm_up(self.study, self.progress, self._site.runtime)
+        self._is_warm = True
 
     def cohort(self, split: Split) -> Cohort:
         """This study's patients of one split, opened once."""

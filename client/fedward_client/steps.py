@@ -112,7 +112,7 @@ def _begin(site: Site, running: Running, e: int) -> tuple[Sharing, ShareMessage]
     limit = running.study.plan.schedule.maximum_attempts
     if not 0 < e <= limit:
         raise PolicyRefusalError(f"attempt {e}: the plan allows {limit} attempts")
-    running.open_cohorts()  # a site that cannot answer stays out before anyone debits
+    running.get_ready()  # a site that cannot answer stays out before anyone debits
     random = site.randomness("share", running.digest, e)
     return start(running.group, running.keys, e, site.ledger.head(), random)
 

@@ -48,7 +48,7 @@ def status(made) -> dict:
 def test_every_process_may_die_and_the_supervisor_leaves_nothing_behind(tmp_path):
     ports = free_ports()
     made = found(tmp_path, 3, Ports(ports.published, ports.published, ports.admin))
-    begin(made, TrialPlan(ROUNDS, 3, 4 * ROUNDS, 120.0, 0.0).toml())
+    begin(made, TrialPlan(ROUNDS, 3, 4 * ROUNDS, 120.0, 3.0).toml())
     with Deployment(made) as deployment:
         for role in ROLES:
             seen = len(deployment.history)

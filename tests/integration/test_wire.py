@@ -77,7 +77,7 @@ t_min = 3
 colluding = 1
 [schedule]
 maximum_attempts = 12
-reply_delay_seconds = 0.0
+reply_delay_seconds = 4.0
 round_deadline_seconds = 300.0
 """
 

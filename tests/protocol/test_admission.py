@@ -233,6 +233,7 @@ def test_without_the_operator_nothing_begins(tmp_path):
 
 
 COUNT = [{"kind": "count", "noise_multiplier": 5.0}]
+SCHEDULE = {"maximum_attempts": 60, "reply_delay_seconds": 5.0}
 
 
 def test_what_the_operator_may_not_approve(tmp_path):
@@ -244,7 +245,8 @@ def test_what_the_operator_may_not_approve(tmp_path):
             roster.append(roster_entry(site))
 
     def reasons(verify: int = 3, **changes) -> tuple[str, ...]:
-        document = table_document(changes.pop("roster", roster), queries=COUNT, **changes)
+        sections = {"queries": COUNT, "schedule": SCHEDULE, **changes}
+        document = table_document(sections.pop("roster", roster), **sections)
         signed = sign_plan(draft_plan(document, TARGET, "test"), COORDINATOR)
         publics = []
         for name in names[:verify]:
@@ -266,6 +268,8 @@ def test_what_the_operator_may_not_approve(tmp_path):
     unsafe = {"t_min": 3, "colluding": 0, "unsafe_for_simulation": True}
     assert "unsafe_for_simulation" in " ".join(reasons(secagg=unsafe))
     assert "colluding" in " ".join(reasons(secagg={"t_min": 3, "colluding": 0}))
+    hasty = {"maximum_attempts": 60}
+    assert "no reply_delay_seconds" in " ".join(reasons(schedule=hasty))
     impostor = [{**roster[0], "identity": roster[1]["identity"][::-1]}, *roster[1:]]
     assert "roster" in " ".join(reasons(roster=impostor))
 
@@ -299,7 +303,7 @@ def test_the_key_of_a_finished_study_is_destroyed_at_every_site(world):
 def test_approving_again_changes_nothing_but_after_a_no_the_key_is_a_new_one(world):
     digest = world.signed.open().digest
     before = approval_of(world, "site-1")
-    with world.open("site-1") as site:
+    with open_site(world.root / "site-1", simulation=True) as site:
         key = site.encryption_key(digest)
         approve_plan(site, digest)
         assert approval_of(world, "site-1") == before

@@ -39,6 +39,7 @@ FACTS = PlanFacts(
     accounts=(("train", 2.0, 6.3), ("holdout", 1.0, 3.0)),
     delta=1e-5,
     unsafe=False,
+    reply_delay=5.0,
 )
 POLICY = Policy(
     caps=Caps(
@@ -166,6 +167,7 @@ def test_a_window_is_open_exactly_for_its_length(day, start, end, minute):
         ({"cohort": 49}, "minimum_cohort 50"),
         ({"unverified": 2}, "2 members of the roster are unverified"),
         ({"unsafe": True}, "unsafe_for_simulation"),
+        ({"reply_delay": 0.0}, "no reply_delay_seconds"),
         ({"queries": (QueryFacts("pca", "train", 1.0, 30.0, 1.0),)}, "query 'pca'"),
         ({"queries": (QueryFacts("count", "train", 3.0, 30.0, 1.0),)}, "clip 3"),
         ({"queries": (QueryFacts("count", "train", 1.0, 0.5, 1.0),)}, "noise_multiplier 0.5"),
@@ -182,12 +184,12 @@ def test_a_refusal_never_tells_the_size_of_the_cohort():
 
 
 def test_only_a_simulation_takes_unsafe_plans():
-    benchmark = replace(FACTS, unsafe=True, colluding=0, unverified=7)
+    benchmark = replace(FACTS, unsafe=True, colluding=0, unverified=7, reply_delay=0.0)
     policy = POLICY.model_copy(
         update={"studies": POLICY.studies.model_copy(update={"minimum_colluding": 0})}
     )
     assert policy.refusals(benchmark, simulation=True) == []
-    assert len(policy.refusals(benchmark)) == 3
+    assert len(policy.refusals(benchmark)) == 4
 
 
 def test_all_reasons_come_at_once():

@@ -57,7 +57,10 @@ def create(
         raise OperatorError(f"{path}: already exists; choose another --out or remove it")
     text = json.dumps(json.loads(plan.canonical), indent=2) + "\n"
     write_atomic(path, text.encode("ascii"))
-    _tell_study(Study(plan, str(draft)), f"plan written to {path}: not signed yet", as_json=as_json)
+    notes = [f"plan written to {path}: not signed yet"]
+    if plan.schedule.reply_delay_seconds <= 0:
+        notes.append("no hospital agrees to it yet: set [schedule] reply_delay_seconds")
+    _tell_study(Study(plan, str(draft)), notes, as_json=as_json)
 
 
 @app.command()
@@ -97,7 +100,7 @@ def show(
     """
     from fedward_common.study import Study
 
-    _tell_study(Study(read_plan(plan), str(plan)), "", as_json=as_json)
+    _tell_study(Study(read_plan(plan), str(plan)), [], as_json=as_json)
 
 
 def _completed(document: dict[str, Any], folder: ServerFolder, source: str) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def _completed(document: dict[str, Any], folder: ServerFolder, source: str) -> d
     return {**document, **({} if study is None else {"study": study}), "roster": roster}
 
 
-def _tell_study(study: Study, note: str, *, as_json: bool) -> None:
+def _tell_study(study: Study, notes: list[str], *, as_json: bool) -> None:
     from fedward_common.explain import explain
     from fedward_common.guarantee import statement_of
 
@@ -133,5 +136,5 @@ def _tell_study(study: Study, note: str, *, as_json: bool) -> None:
         "explanation": words.to_json(),
     }
     hospitals = ", ".join(printable(site.name) for site in study.plan.roster.sites)
-    lines = (*words.lines(), f"Hospitals: {hospitals}", *([note] if note else []))
+    lines = (*words.lines(), f"Hospitals: {hospitals}", *notes)
     tell(record, lines, as_json=as_json)

@@ -179,8 +179,13 @@ def found(
     return made
 
 
-def begin(made: Consortium, toml: str, patients: int = PATIENTS) -> None:
-    """Draft, sign and approve the study everywhere. ``patients`` is a site's, as public."""
+def begin(
+    made: Consortium, toml: str, patients: int = PATIENTS, *, simulation: bool = False
+) -> None:
+    """Draft, sign and approve the study everywhere. ``patients`` is a site's, as public.
+
+    ``simulation`` lets the sites agree to a plan without a reply delay, which hospitals refuse.
+    """
     where = ("--server", str(made.server))
     draft, plan = made.root / "draft.toml", made.root / "plan.json"
     draft.write_text(toml, "utf-8")
@@ -194,7 +199,7 @@ def begin(made: Consortium, toml: str, patients: int = PATIENTS) -> None:
         parse_site_public((made.site(name) / PUBLIC).read_text(), name) for name in made.names
     ]
     for name in made.names:
-        with open_site(made.site(name)) as site:
+        with open_site(made.site(name), simulation=simulation) as site:
             _agree(site, signed, digest, publics)
 
 

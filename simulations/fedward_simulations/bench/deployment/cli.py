@@ -35,7 +35,13 @@ def deployment(
     Example: fedward-simulate bench deployment --rounds 6 --growth-rounds 0
     """
     from fedward_simulations.bench.deployment.plot import draw
-    from fedward_simulations.bench.deployment.rounds import compare, growth, measure, versions
+    from fedward_simulations.bench.deployment.rounds import (
+        DELAY_SECONDS,
+        compare,
+        growth,
+        measure,
+        versions,
+    )
 
     console = Console(stderr=True, quiet=as_json)
 
@@ -48,7 +54,9 @@ def deployment(
         if exchanges:
             record["rounds"] = compare(folder, rounds, exchanges, notice)
         else:
-            record["rounds"] = {"fedward": measure(folder, 3, rounds, delay=0.0).to_json()}
+            record["rounds"] = {
+                "fedward": measure(folder, 3, rounds, delay=DELAY_SECONDS).to_json()
+            }
         record["growth"] = growth(folder, sizes, growth_rounds, notice) if growth_rounds else []
     text = json.dumps(record, indent=2)
     if out:
