@@ -63,8 +63,12 @@ def gather_approvals(signed: SignedPlan, sites: Sites) -> tuple[Approval, ...]:
         asked = {name: order for name in sites.present() if name not in found}
         for name, reply in sites.exchange(asked, ADMISSION_SECONDS):
             approval = _approval(plan, name, reply)
-            if approval is not None:
-                found[name] = approval
+            if approval is None:
+                continue
+            if any(approval.encryption == other.encryption for other in found.values()):
+                log.warning("%s: its encryption key is another member's: approval refused", name)
+                continue
+            found[name] = approval
         if len(found) == len(names):
             return tuple(found[name] for name in names)
         missing = [name for name in names if name not in found]

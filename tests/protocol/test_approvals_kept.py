@@ -7,8 +7,10 @@ import logging
 import pytest
 from tests.world import coordinate
 
+from fedward_client.round import SiteService
 from fedward_common.errors import IntegrityError
-from fedward_common.messages import Propose
+from fedward_common.identity import Approval, approve
+from fedward_common.messages import ORDERS, Propose, ProposeReply, decode_message
 from fedward_server import approvals
 from fedward_server.approvals import APPROVALS, load_approvals
 
@@ -53,6 +55,34 @@ def test_members_whose_approval_is_awaited_are_named_in_one_line(world, caplog, 
         coordinate(sites, stop).run()
     lines = [r.getMessage() for r in caplog.records if "waiting for" in r.getMessage()]
     assert lines == [f"waiting for the approval of {AWAY}"]
+
+
+def test_an_approval_with_another_members_key_is_not_taken(world, caplog, monkeypatch):
+    """No group can be formed with it: the server waits for a key of its own, and says so."""
+    monkeypatch.setattr(approvals, "POLL_SECONDS", 0.0)
+    digest = world.signed.open().digest
+    with world.open("site-1") as other:
+        stolen = Approval.decode(other.studies.by_plan(digest).approval).encryption
+    copies = iter([True, True])
+
+    class Copycat(SiteService):
+        def __init__(self, site) -> None:
+            super().__init__(site)
+            self._member = site.identity
+
+        def handle(self, data: bytes) -> bytes:
+            answer = super().handle(data)
+            order = decode_message(data, ORDERS)
+            if isinstance(order, Propose) and self._member.name == AWAY and next(copies, False):
+                return ProposeReply(
+                    approve(self._member.identity, digest, stolen).encode()
+                ).encode()
+            return answer
+
+    with world.sites(service_of=Copycat) as sites, pytest.raises(Stop):
+        coordinate(sites, stop).run()
+    told = [r.getMessage() for r in caplog.records if "another member's" in r.getMessage()]
+    assert told == [f"{AWAY}: its encryption key is another member's: approval refused"] * 2
 
 
 def test_kept_approvals_are_for_one_plan_and_checked(world):
