@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from fedward_common.errors import StorageError
 from fedward_simulations.faults.backup import RestoredBackup
-from fedward_simulations.faults.deployment import Deployment, Network
+from fedward_simulations.faults.deployment import SERVER_APP, Deployment, Network
 from fedward_simulations.faults.processes import Process, descendants
 from fedward_simulations.faults.troubles import (
     End,
@@ -197,7 +197,7 @@ class Campaign:
     def _fill_disks(self, site: str) -> Iterator[tuple[str, str]]:
         """Of a hospital and of the coordinator."""
         processes, done = self.deployment.processes(), False
-        for role in (site, "ServerApp"):
+        for role in (site, SERVER_APP):
             end = fill_disk(processes[role]) if role in processes else None
             if end is not None:
                 done = True

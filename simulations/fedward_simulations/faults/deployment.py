@@ -23,11 +23,14 @@ from fedward_simulations.faults.relay import RelayConfig
 from fedward_simulations.faults.world import SCRIPTS, Consortium, Ports
 
 TICK_SECONDS = 0.1
+SERVER_APP = "ServerApp"
+"""The coordinator's part of one study: it ends with it."""
+
 ROLES = {
     "gateway_process": "gateway",
     "flower-superlink": "SuperLink",
     "flower-superexec": "SuperExec",
-    "flwr-serverapp": "ServerApp",
+    "flwr-serverapp": SERVER_APP,
 }
 """Programs below the supervisor, by a word of their command lines."""
 

@@ -23,7 +23,7 @@ from fedward_common.secagg.parameters import threshold
 from fedward_common.study import Study
 from fedward_simulations.bench.deployment.stock import measure_stock
 from fedward_simulations.bench.versions import version_of
-from fedward_simulations.faults.deployment import Deployment, free_ports
+from fedward_simulations.faults.deployment import SERVER_APP, Deployment, free_ports
 from fedward_simulations.faults.processes import Process, Unit, descendants
 from fedward_simulations.faults.world import STUDY, Consortium, Ports, begin, found
 from fedward_simulations.hospitals import Hospital, make_hospitals
@@ -184,6 +184,7 @@ def measure(
 
 def _idle(meter: Meter, daemons: int) -> dict[str, float]:
     """Share of a core in the time after a study, when every site waits for the next."""
+    _until(meter.deployment, lambda: SERVER_APP not in meter.deployment.processes())
     before, started = meter.cpu(), time.monotonic()
     end = started + IDLE_SECONDS
     while time.monotonic() < end:
