@@ -9,12 +9,8 @@ import pytest
 UNSEEN = (
     "test_accept_deployment",
     "test_accept_privacy",
-    "test_bundle_is_not_fetched",
-    "test_daemon",
     "test_faults",
-    "test_netns",
     "test_operations",
-    "test_wire",
 )
 """Their slow tests run with FEDWARD_LONG=1 only: a file leaves this list when they have passed."""
 
