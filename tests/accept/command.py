@@ -15,6 +15,8 @@ from typing import Any
 
 from tests.accept.foundation import ROOT, Record
 
+from fedward_common.errors import StorageError
+
 RESULTS = ROOT / "docs" / "results"
 
 
@@ -26,8 +28,8 @@ def accept_command(
 ) -> None:
     """Run ``accept`` and write ``name``.json; exit 1 if a check fails.
 
-    ``pictures`` maps a file that ``accept`` leaves in its folder to what it is called beside the
-    results. ``--reduced`` writes to FOLDER only.
+    ``pictures`` maps a file that ``accept`` may leave in its folder to what it is called beside
+    the results. ``--reduced`` writes to FOLDER only.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--out", type=Path, default=None)
@@ -40,8 +42,19 @@ def accept_command(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
         for source, target in (pictures or {}).items():
-            (folder / target).write_bytes((out / source).read_bytes())
+            if (out / source).exists():
+                (folder / target).write_bytes((out / source).read_bytes())
     sys.exit(0 if all(check.passed for check in record.checks) else 1)
+
+
+def attempt(record: Record, part: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    """Run one part; one that cannot be run is a miss, and the others' figures are still written."""
+    try:
+        part(record, *arguments, **options)
+    except Exception as error:  # noqa: BLE001
+        words = (*arguments, *options.values())
+        name = " ".join((part.__name__, *(str(a) for a in words if isinstance(a, int | str))))
+        record.check(f"{name}: ended by {type(error).__name__}", 1, "0", passed=False)
 
 
 def simulate_json(record: Record, arguments: list[str], shown: list[str]) -> dict[str, Any]:
@@ -59,6 +72,6 @@ def simulate_json(record: Record, arguments: list[str], shown: list[str]) -> dic
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     if not done.stdout:
-        sys.exit(f"{record.commands[-1]}: exit {done.returncode}")
+        raise StorageError(f"{record.commands[-1]}: exit {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -16,13 +16,12 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.accept.command import accept_command
+from tests.accept.command import accept_command, attempt
 from tests.accept.foundation import ROOT, Record
 from tests.accept.suites import suite
 from tests.benchmarks.test_catalogue_size import ROWS, seconds
@@ -56,15 +55,6 @@ def accept(out: Path, *, reduced: bool) -> Record:
         attempt(record, catalogue, out)
         attempt(record, suites)
     return record
-
-
-def attempt(record: Record, part: Callable[..., None], *arguments: Any) -> None:
-    """Run one part; one that cannot be run is a miss, and the others' figures are still written."""
-    try:
-        part(record, *arguments)
-    except Exception as error:  # noqa: BLE001
-        name = " ".join((part.__name__, *(str(a) for a in arguments if isinstance(a, int | str))))
-        record.check(f"{name}: ended by {type(error).__name__}", 1, "0", passed=False)
 
 
 def leaks(record: Record, out: Path, seed: int) -> None:

@@ -11,20 +11,17 @@ benchmark without bars on times; it writes to FOLDER only. Exits 1 if a check fa
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.accept.command import accept_command, attempt
 from tests.accept.foundation import ROOT, SIMULATE, Record
 from tests.accept.suites import suite
 
-RESULTS = ROOT / "docs" / "results"
 MACHINE_SECONDS = 300.0
 ROUND_SECONDS = 3.0
 IDLE_SHARE = 0.05
@@ -33,48 +30,32 @@ IDLE_SHARE = 0.05
 LINEAR_SLACK = 1.1
 """Growth no worse than linear, with a tenth for the noise of the clock."""
 
-SAME = ["tests/integration/test_same_model.py"]
-WIRE = ["tests/integration/test_wire.py"]
-HOSTS = ["tests/integration/test_netns.py"]
 ATTACKS = sorted(
     str(path.relative_to(ROOT)) for path in ROOT.glob("tests/security/test_gateway_*.py")
 )
-BUNDLE = ["tests/integration/test_bundle_is_not_fetched.py"]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--reduced", action="store_true")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
-        out.mkdir(parents=True, exist_ok=True)
-        record = accept(out, reduced=options.reduced)
-        folder = out if options.reduced else RESULTS
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "deployment.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
-        picture = out / "growth.png"
-        if picture.exists() and not options.reduced:
-            (folder / "deployment.png").write_bytes(picture.read_bytes())
-    sys.exit(0 if all(check.passed for check in record.checks) else 1)
+SUITES = {
+    "same model, every sum recounted": ["tests/integration/test_same_model.py"],
+    "the wire": ["tests/integration/test_wire.py"],
+    "separate hosts": ["tests/integration/test_netns.py"],
+    "attacks on the gateway": ATTACKS,
+    "bundle with a module that shadows ours": ["tests/integration/test_bundle_is_not_fetched.py"],
+}
 
 
 def accept(out: Path, *, reduced: bool) -> Record:
     record = Record()
-    transcript(record, out)
+    out.mkdir(parents=True, exist_ok=True)
+    attempt(record, transcript, out)
     if reduced:
-        campaign(record, out, daemons=3, rounds=12, kills=8, outages=3)
-        bench(record, out, ["--rounds", "6", "--exchanges", "0", "--growth-rounds", "0"])
+        attempt(record, campaign, out, daemons=3, rounds=12, kills=8, outages=3)
+        small = ["--rounds", "6", "--exchanges", "0", "--growth-rounds", "0"]
+        attempt(record, bench, out, small)
         return record
-    rounds(record, bench(record, out, ["--plot", str(out / "growth.png")]))
-    campaign(record, out, daemons=5, rounds=60, kills=100, outages=20)
-    campaign(record, out, daemons=3, rounds=60, kills=100, outages=20)
-    suite(record, "same model, every sum recounted", SAME)
-    suite(record, "the wire", WIRE)
-    suite(record, "separate hosts", HOSTS)
-    suite(record, "attacks on the gateway", ATTACKS)
-    suite(record, "bundle with a module that shadows ours", BUNDLE)
+    attempt(record, rounds, out)
+    attempt(record, campaign, out, daemons=5, rounds=60, kills=100, outages=20)
+    attempt(record, campaign, out, daemons=3, rounds=60, kills=100, outages=20)
+    for title, tests in SUITES.items():
+        attempt(record, suite, title, tests)
     return record
 
 
@@ -111,8 +92,9 @@ def bench(record: Record, out: Path, options: list[str]) -> dict[str, Any]:
     return figures
 
 
-def rounds(record: Record, figures: dict[str, Any]) -> None:
+def rounds(record: Record, out: Path) -> None:
     """The bars on a round, on idle processes, and on growth."""
+    figures = bench(record, out, ["--plot", str(out / "growth.png")])
     ours, stock = figures["rounds"]["fedward"], figures["rounds"]["stock"]
     seconds = ours["median_seconds"]
     name = "a round of 3 daemons over TLS, s"
@@ -168,4 +150,4 @@ def _told(record: Record, command: list[str], *, failing: bool = False) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    accept_command(__doc__, "deployment", accept, {"growth.png": "deployment.png"})

@@ -38,7 +38,7 @@ def test_an_unknown_plan_is_one_line(world):
     done = client("audit", "privacy", "--site", world.root / "site-1", "--plan", "ffffff")
     assert done.status == 2
     assert done.err.count("\n") == 1
-    assert "the site knows no such plan" in done.err
+    assert "no such plan here" in done.err
 
 
 def test_images_that_are_not_there_are_told_before_any_work(tmp_path):

@@ -16,8 +16,9 @@ from tests.seeded_daemon import randomness_of
 from fedward_client.site import open_site
 from fedward_server.checkpoints import load_checkpoint
 from fedward_simulations.faults.deployment import Deployment, free_ports
-from fedward_simulations.faults.world import POLICY, Consortium, TrialPlan, begin, found
+from fedward_simulations.faults.world import Consortium, TrialPlan, begin, found
 from fedward_simulations.federation import federate
+from fedward_simulations.sites import POLICY
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
+from fedward_client.cli.options import (
+    DEFAULT_SITE,
+    JsonOption,
+    SiteOption,
+    find_study,
+    tell,
+    tell_json,
+)
 from fedward_common.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -34,7 +41,8 @@ def round_(
     from fedward_client.site import open_site
 
     with open_site(site) as opened:
-        record = _begun(opened, plan)
+        begun = [record for record in opened.studies.all() if record.digest is not None]
+        record = find_study(begun, plan)
         audit = _audit(opened, record, number)
     if as_json:
         tell_json(
@@ -74,15 +82,3 @@ def _audit(site: Site, record: StudyRecord, number: int) -> Audit:
             f"after {running.folded_position}"
         )
     return found or site.audits.register(running.digest, number)
-
-
-def _begun(site: Site, plan: str) -> StudyRecord:
-    records = [r for r in site.studies.all() if r.digest is not None]
-    found = [r for r in records if r.plan_digest.hex().startswith(plan.lower())]
-    if len(found) != 1:
-        problem = "several studies have begun" if found else "no such study has begun here"
-        raise OperatorError(
-            f"--plan {plan or '(none)'}: {problem}; give a digest that `fedward-client plan show` "
-            "lists"
-        )
-    return found[0]

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
-from fedward_common.errors import OperatorError
+from fedward_client.cli.options import (
+    DEFAULT_SITE,
+    JsonOption,
+    SiteOption,
+    find_study,
+    tell,
+    tell_json,
+)
 
 if TYPE_CHECKING:
     from fedward_client.privacy_audit.finding import Finding
-    from fedward_client.site import Site
-    from fedward_client.studies import StudyRecord
 
 
 def privacy(
@@ -37,7 +41,7 @@ def privacy(
     from fedward_common.study import Study
 
     with open_site(site) as opened:
-        study = Study(plan_from_canonical(_known(opened, plan).plan))
+        study = Study(plan_from_canonical(find_study(opened.studies.all(), plan).plan))
         terms = terms_of(study)
         findings = []
         with Console(stderr=True).status("", spinner="line") as status:
@@ -57,17 +61,6 @@ def privacy(
         )
     if not passed:
         raise typer.Exit(1)
-
-
-def _known(site: Site, digest: str) -> StudyRecord:
-    found = [r for r in site.studies.all() if r.plan_digest.hex().startswith(digest.lower())]
-    if len(found) != 1:
-        problem = "the site knows several plans" if found else "the site knows no such plan"
-        raise OperatorError(
-            f"--plan {digest or '(none)'}: {problem}; give a digest that `fedward-client plan "
-            "show` lists"
-        )
-    return found[0]
 
 
 def _words(name: str, done: int, total: int) -> str:

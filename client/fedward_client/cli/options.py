@@ -13,8 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from fedward_common.errors import OperatorError
+
 if TYPE_CHECKING:
     from fedward_client.intake.reconcile import Reconciliation
+    from fedward_client.studies import StudyRecord
 
 SiteOption = Annotated[
     Path,
@@ -52,6 +55,20 @@ def tell_report(report: Reconciliation, *, as_json: bool) -> None:
         tell_json(asdict(report))
     else:
         tell(report.lines())
+
+
+def find_study(records: Iterable[StudyRecord], plan: str) -> StudyRecord:
+    """The one of ``records`` whose plan's digest begins with ``plan``.
+
+    Raises:
+        OperatorError: none does, or several do.
+    """
+    found = [r for r in records if r.plan_digest.hex().startswith(plan.lower())]
+    if len(found) != 1:
+        problem = "stands for several plans; give more of it" if found else "no such plan here"
+        which = plan or "(none given)"
+        raise OperatorError(f"plan {which}: {problem}; `fedward-client plan show` lists them")
+    return found[0]
 
 
 @contextmanager

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedward_client.cli.options import DEFAULT_SITE, JsonOption, SiteOption, tell, tell_json
+from fedward_client.cli.options import (
+    DEFAULT_SITE,
+    JsonOption,
+    SiteOption,
+    find_study,
+    tell,
+    tell_json,
+)
 from fedward_client.cli.site import study_name
-from fedward_common.errors import OperatorError
 from fedward_common.text import printable, under
 
 if TYPE_CHECKING:
@@ -73,7 +79,7 @@ def show(
             return
         from fedward_client.approval import review
 
-        record = _find(opened, digest)
+        record = find_study(opened.studies.all(), digest)
         outcome = review(opened, record.plan_digest)
         if as_json:
             tell_json(_review_json(opened, record, outcome))
@@ -94,7 +100,7 @@ def approve(
     from fedward_client.site import open_site
 
     with open_site(site) as opened:
-        record = _find(opened, digest)
+        record = find_study(opened.studies.all(), digest)
         outcome = approve_plan(opened, record.plan_digest)
     _tell_decision(outcome.plan.study.name, record, "approved", as_json=as_json)
 
@@ -110,18 +116,9 @@ def reject(
     from fedward_client.site import open_site
 
     with open_site(site) as opened:
-        record = _find(opened, digest)
+        record = find_study(opened.studies.all(), digest)
         reject_plan(opened, record.plan_digest)
     _tell_decision(study_name(record), record, "rejected", as_json=as_json)
-
-
-def _find(site: Site, digest: str) -> StudyRecord:
-    wanted = digest.lower()
-    found = [r for r in site.studies.all() if r.plan_digest.hex().startswith(wanted)]
-    if len(found) != 1:
-        problem = "stands for several plans; give more of it" if found else "no such plan here"
-        raise OperatorError(f"plan {digest}: {problem}; `fedward-client plan show` lists them")
-    return found[0]
 
 
 def _show_all(site: Site, *, as_json: bool) -> None:

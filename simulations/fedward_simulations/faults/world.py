@@ -25,31 +25,13 @@ from fedward_common.errors import StorageError
 from fedward_common.identity import SitePublic, parse_site_public
 from fedward_common.messages import Propose
 from fedward_common.plan.signing import SignedPlan
+from fedward_simulations.sites import POLICY
 
 SCRIPTS = Path(sys.executable).parent
 STUDY = "trial"
 COLUMNS = ("radius", "texture", "area")
 PATIENTS = 40
 LONGEST_COMMAND_SECONDS = 600.0
-
-POLICY = """\
-# A simulated hospital agrees to everything: its patients are invented.
-[caps.train]
-epsilon = 100.0
-epsilon_worst_case = "none"
-delta = 1e-3
-
-[caps.holdout]
-epsilon = 100.0
-epsilon_worst_case = "none"
-delta = 1e-3
-
-[studies]
-queries = ["count", "moments", "gradient", "histogram"]
-models = ["svm", "cnn"]
-minimum_cohort = 1
-audit_share = 0.0
-"""
 
 _DRAFT = """\
 [study]
