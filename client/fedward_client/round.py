@@ -80,7 +80,7 @@ class SiteService:
                 if record.state is not StudyState.RUNNING or record.digest is None:
                     continue
                 try:
-                    self._known(record.digest).get_ready()
+                    steps.get_ready(self._site, self._known(record.digest))
                 except FedwardError as error:  # the first order of the study tells it again
                     log.warning("study not ready: %s", error)
 

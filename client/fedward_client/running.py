@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 
-from fedward_client.addend import warm_up
 from fedward_client.cohort import Cohort
 from fedward_client.debit import Allowance, Debit
 from fedward_client.round_state import Beside
@@ -35,7 +34,7 @@ class Running:
 
     ``released`` is the position whose sum this site has helped to open last, and ``released_e``
     the attempt: it never computes on that public input, or an earlier one, again (A2). All of it
-    is what the database said at the last :meth:`refresh`.
+    is what the database said at the last :meth:`refresh`. ``is_warm``: a step has been tried here.
     """
 
     def __init__(self, site: Site, record: StudyRecord, study: Study, group: Group) -> None:
@@ -44,7 +43,7 @@ class Running:
         self.study = study
         self.group = group
         self._cohorts: dict[Split, Cohort] = {}
-        self._is_warm = False
+        self.is_warm = False
         self._take(record)
 
     def refresh(self) -> None:
@@ -199,11 +198,10 @@ class Running:
         extra = self.study.plan.schedule.maximum_attempts - self.study.total_rounds
         return Allowance(rounds, extra)
 
-    def get_ready(self) -> None:
+    def open_cohorts(self) -> None:
         """Open every cohort that the plan asks for: what is wrong with one shows before a debit.
 
-        So does a GPU that is not there. What the first step loads is loaded here too: a process'
-        first addend must not be late for the plan's fixed delay (B2).
+        So does a GPU that is not there.
 
         Raises:
             OperatorError: a label is not a class of the plan, a column or the device is missing.
@@ -211,9 +209,6 @@ class Running:
         _ = self._site.runtime.torch_device
         for split in {task.split for task in self.study.tasks}:
             self.cohort(split)
-        if not self._is_warm and self.study.plan.schedule.reply_delay_seconds > 0:
-            warm_up(self.study, self.progress, self._site.runtime)
-        self._is_warm = True
 
     def cohort(self, split: Split) -> Cohort:
         """This study's patients of one split, opened once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from fedward_client import evidence
-from fedward_client.addend import addend
+from fedward_client.addend import addend, warm_up
 from fedward_client.round_state import Beside, Following
 from fedward_client.running import Running
 from fedward_client.site import Site
@@ -108,11 +108,25 @@ def _following(site: Site, running: Running, order: UnmaskOrder) -> tuple[Follow
     return following, message.encode()
 
 
+def get_ready(site: Site, running: Running) -> None:
+    """Open the cohorts, and load whatever a first step loads.
+
+    A process' first addend must not be late for the plan's fixed delay (B2).
+
+    Raises:
+        OperatorError: as of :meth:`Running.open_cohorts`.
+    """
+    running.open_cohorts()
+    if not running.is_warm and running.study.plan.schedule.reply_delay_seconds > 0:
+        warm_up(running.study, running.progress, site.runtime)
+    running.is_warm = True
+
+
 def _begin(site: Site, running: Running, e: int) -> tuple[Sharing, ShareMessage]:
     limit = running.study.plan.schedule.maximum_attempts
     if not 0 < e <= limit:
         raise PolicyRefusalError(f"attempt {e}: the plan allows {limit} attempts")
-    running.get_ready()  # a site that cannot answer stays out before anyone debits
+    get_ready(site, running)  # a site that cannot answer stays out before anyone debits
     random = site.randomness("share", running.digest, e)
     return start(running.group, running.keys, e, site.ledger.head(), random)
 
