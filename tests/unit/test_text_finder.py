@@ -30,7 +30,7 @@ from fedward_client.deidentify.contact_sheet import (
 from fedward_client.deidentify.engine import Deidentifier
 from fedward_client.deidentify.outcome import Quarantined, Reason, RefusalError
 from fedward_client.deidentify.profile import Profile
-from fedward_client.deidentify.textfinder import find_text
+from fedward_client.deidentify.textfinder import find_small_text, find_text
 from fedward_common.errors import OperatorError
 
 CLEAN_FILES = (
@@ -58,6 +58,8 @@ def blanked(pixels, first=()):
     boxes = [*find_text(current), *first]
     for _ in range(MAX_PASSES):
         if not boxes:
+            for x0, y0, x1, y1 in find_small_text(current):
+                masked[y0:y1, x0:x1] = True
             return masked, False
         for x0, y0, x1, y1 in boxes:
             masked[y0:y1, x0:x1] = True
@@ -106,6 +108,7 @@ def test_the_share_of_held_out_text_that_is_hidden(contrast, least, most, pneumo
 @pytest.mark.parametrize("name", CLEAN_FILES)
 def test_images_without_text_are_left_alone(name):
     assert find_text(pydicom_image(name)) == []
+    assert find_small_text(pydicom_image(name)) == []
 
 
 @pytest.mark.parametrize("split", ["development", "held-out"])

@@ -8,7 +8,7 @@ finds anything keeps every bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,15 @@ from fedward_client.deidentify.outcome import Action, Reason, RefusalError
 from fedward_client.deidentify.pixels import Pixels
 from fedward_client.deidentify.profile import Profile
 from fedward_client.deidentify.rules import tag_of
-from fedward_client.deidentify.textfinder import Box, find_text
+from fedward_client.deidentify.text_lines import Box
+from fedward_client.deidentify.textfinder import find_small_text, find_text
 
 MAX_PASSES = 3
 """Text is searched for again after blanking; what is still found after this is quarantined."""
 MOST_BOXES = 2000
 """Different boxes of all frames of a file. What has more is a recording of pages, not an image."""
+
+Find = Callable[[NDArray[Any]], list[Box]]
 
 _REGIONS = tag_of("SequenceOfUltrasoundRegions")
 
@@ -103,29 +106,39 @@ def _masks(pixels: Pixels, modality: str, profile: Profile) -> list[Box]:
 def _without_text(
     pixels: Pixels, kept: NDArray[np.bool_], profile: Profile, done: list[Action]
 ) -> Pixels:
-    """Blank text that reaches into what is kept, and search again."""
+    """Blank text that reaches into what is kept, and search again; small text at the end.
+
+    Small text is sought once: flow and grain look like it again and again.
+    """
     if profile.pixels.text == "off":
         return pixels
-    boxes = [*_text_boxes(pixels), *_model_boxes(pixels, profile)]
+
+    def blank(boxes: list[Box]) -> Pixels | None:
+        """The pixels without what reaches into what is kept; None if nothing does."""
+        found = [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes if kept[y0:y1, x0:x1].any()]
+        if found and profile.pixels.text == "quarantine":
+            raise RefusalError(Reason.BURNED_IN_TEXT)
+        if found:
+            done.append(Action.TEXT)
+        return _blanked(pixels, found) if found else None
+
+    boxes = [*_text_boxes(pixels, find_text), *_model_boxes(pixels, profile)]
     for _ in range(MAX_PASSES):
-        boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes if kept[y0:y1, x0:x1].any()]
-        if not boxes:
-            return pixels
-        if profile.pixels.text == "quarantine":
-            break
-        done.append(Action.TEXT)
-        pixels = _blanked(pixels, boxes)
-        boxes = _text_boxes(pixels)
+        cleaner = blank(boxes)
+        if cleaner is None:
+            return blank(_text_boxes(pixels, find_small_text)) or pixels
+        pixels = cleaner
+        boxes = _text_boxes(pixels, find_text)
     raise RefusalError(Reason.BURNED_IN_TEXT)
 
 
-def _text_boxes(pixels: Pixels) -> list[Box]:
+def _text_boxes(pixels: Pixels, find: Find) -> list[Box]:
     """Text of any frame: an overlay stays in place, so its box is blanked in all of them."""
     boxes: dict[Box, None] = {}
     for frame in pixels.values:
         for plane in _planes(frame):
             for window in _windows(plane):
-                boxes.update(dict.fromkeys(find_text(window)))
+                boxes.update(dict.fromkeys(find(window)))
                 if len(boxes) > MOST_BOXES:
                     raise RefusalError(Reason.PAGE)
     return list(boxes)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fedward_client.deidentify.textfinder import Box
+from fedward_client.deidentify.text_lines import Box
 from fedward_common.errors import OperatorError
 
 WHEEL = "rapidocr_onnxruntime"

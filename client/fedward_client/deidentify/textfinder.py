@@ -10,6 +10,7 @@ patient and public ones; see ADR 0016. A side marker (one or two letters) is no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -17,14 +18,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.numpy import load
 from scipy import ndimage
 
 from fedward_client.deidentify.outcome import Reason, RefusalError
 from fedward_client.deidentify.strokes import BORDER, Level, Plane, grain, levels, rises, scaled
-
-Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels; x1 and y1 are excluded."""
+from fedward_client.deidentify.text_lines import Box, around, joined, joined_lines, sides, within
 
 WEIGHTS = "text_finder.safetensors"
 
@@ -38,6 +38,7 @@ _GROW = -0.5
 _LEAST_EVIDENCE = ((48, 3.2, 12.0), (100, 2.6, 9.0))
 """Below a shorter side: the least peak and sum of a region. Anatomy of few pixels is crisp too."""
 _SEED, _EVIDENCE = 2.5, 8.0
+_ENLARGED, _ENLARGED_SIDE = 1.5, 512
 _LIMIT = 9.0
 _TOUCHING = np.ones((3, 3), dtype=int)
 _FULL_SHARE, _SMALL_TILE = 0.5, 4
@@ -47,11 +48,6 @@ _STRONG_EDGE, _STRONG_SHARE = 8.0, 1.7
 _ABOVE_NOISE, _STRONG_NOISE = 3.5, 6.0
 _GAP, _GAP_ALONG, _REACH_ALONG = 0.15, 0.6, 1.6
 _ACROSS, _NEW_SHARE = 0.1, 0.12
-_LINE_HEIGHT = 40
-"""Higher boxes are not joined: they hold several lines, or letters that need no help."""
-_LYING, _OVERLAP, _TALLER, _LIKE, _REACH, _TOUCH = 0.8, 0.5, 1.25, 2.0, 4.0, 0.5
-_MARGIN, _END_MARGIN = 0.08, 0.3
-_MARGIN_MOST, _END_MOST = 4, 8
 _MARKER_EDGE, _MARKER_LENGTH, _MARKER_SIGNS = 0.5, 1.5, 2
 
 
@@ -63,9 +59,40 @@ def find_text(image: NDArray[Any]) -> list[Box]:
     """
     if image.size == 0 or image.min() == image.max():
         return []
+    return _search(image, *_least_evidence(image))
+
+
+def find_small_text(image: NDArray[Any]) -> list[Box]:
+    """The same in an enlarged copy of an image of few pixels; in a larger one, nothing.
+
+    Letters of 8 to 11 pixels and thin faces are then as large as those the network knows best.
+    """
+    if image.size == 0 or image.min() == image.max() or min(image.shape) > _ENLARGED_SIDE:
+        return []
+    found = _search(_enlarged(image), *_least_evidence(image))
+    return [_reduced(box, image.shape) for box in found]
+
+
+def _least_evidence(image: NDArray[Any]) -> tuple[float, float]:
+    """The least peak and sum of a region."""
     side = min(image.shape)
-    small = (least for below, *least in _LEAST_EVIDENCE if side < below)
-    peak, total = next(small, (_SEED, _EVIDENCE))
+    small = ((peak, total) for below, peak, total in _LEAST_EVIDENCE if side < below)
+    return next(small, (_SEED, _EVIDENCE))
+
+
+def _enlarged(image: NDArray[Any]) -> NDArray[Any]:
+    rows, columns = (round(_ENLARGED * side) for side in image.shape)
+    source = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(source.resize((columns, rows), Image.Resampling.BICUBIC)).round()
+
+
+def _reduced(box: Box, shape: tuple[int, ...]) -> Box:
+    x0, y0, x1, y1 = (side / _ENLARGED for side in box)
+    return int(x0), int(y0), min(math.ceil(x1), shape[1]), min(math.ceil(y1), shape[0])
+
+
+def _search(image: NDArray[Any], peak: float, total: float) -> list[Box]:
+    """Search once at every level."""
     grey = scaled(image)
     edges = _edges(grey)
     unexplained, noise = edges.copy(), grain(grey)
@@ -80,8 +107,8 @@ def find_text(image: NDArray[Any]) -> list[Box]:
             if box is not None:
                 unexplained[box[1] : box[3], box[0] : box[2]] = 0
                 boxes.append(box)
-    lines = [line for line in _lines(boxes) if not _is_marker(line, edges)]
-    return _within(lines, image.shape)
+    lines = [line for line in joined_lines(boxes) if not _is_marker(line, edges)]
+    return within(lines, image.shape, BORDER)
 
 
 @cache
@@ -167,7 +194,7 @@ def _fitted(place: Box, edges: Plane, unexplained: Plane, letter: int, noise: fl
     found, new = np.count_nonzero(edges[window] > threshold), np.count_nonzero(crisp)
     if new < _EDGE_PIXELS or new < _NEW_SHARE * found:
         return None
-    box = _stretched(_around(crisp, place[0], place[1]), place, letter // (2 * _LETTER))
+    box = _stretched(around(crisp, place[0], place[1]), place, letter // (2 * _LETTER))
     height = min(box[2] - box[0], box[3] - box[1], letter)
     strong = max(_STRONG_EDGE, _STRONG_SHARE * _EDGE_SHARE * contrast, _STRONG_NOISE * noise)
     for across in (int(_ACROSS * height), 0):
@@ -178,7 +205,7 @@ def _fitted(place: Box, edges: Plane, unexplained: Plane, letter: int, noise: fl
 def _stretched(box: Box, place: Box, inset: int) -> Box:
     """Reach along the line as far as the place did, less an inset: its ends may be faint."""
     inner = place[0] + inset, place[1] + inset, place[2] - inset, place[3] - inset
-    wide, high = _sides(box)
+    wide, high = sides(box)
     if wide >= high:
         return min(box[0], inner[0]), box[1], max(box[2], inner[2]), box[3]
     return box[0], min(box[1], inner[1]), box[2], max(box[3], inner[3])
@@ -194,86 +221,16 @@ def _grown(box: Box, strokes: _Mask, height: int, across: int) -> Box:
     near = strokes[y0 : box[3] + down, x0 : box[2] + right]
     along, beside = (1 + 2 * max(1, round(share * height)) for share in (_GAP_ALONG, _GAP))
     lying = (beside, along) if wide >= high else (along, beside)
-    joined = ndimage.maximum_filter(near, lying)
-    labels, _ = ndimage.label(joined, structure=_TOUCHING)
+    thickened = ndimage.maximum_filter(near, lying)
+    labels, _ = ndimage.label(thickened, structure=_TOUCHING)
     inside = labels[box[1] - y0 : box[3] - y0, box[0] - x0 : box[2] - x0]
     held = near & np.isin(labels, np.unique(inside[inside > 0]))
-    return _joined(box, _around(held, x0, y0)) if held.any() else box
-
-
-def _lines(boxes: list[Box]) -> list[Box]:
-    """Join boxes that stand in one line: what is too faint between or beside them is text too."""
-    lines: list[Box] = []
-    for box in boxes:
-        current = box
-        while partners := [other for other in lines if _in_line(current, other)]:
-            lines = [other for other in lines if other not in partners]
-            for other in partners:
-                current = _joined(current, other)
-        lines.append(current)
-    return lines
-
-
-def _in_line(a: Box, b: Box) -> bool:
-    return _follows(a, b) or _follows(_turned(a), _turned(b))
-
-
-def _follows(a: Box, b: Box) -> bool:
-    """True if two boxes stand side by side, touching or of like height, and one is no tall one."""
-    (wide, high), (other_wide, other_high) = _sides(a), _sides(b)
-    if wide < _LYING * high and other_wide < _LYING * other_high:
-        return False
-    low, tall = sorted((high, other_high))
-    if low > _LINE_HEIGHT:
-        return False
-    overlap = min(a[3], b[3]) - max(a[1], b[1])
-    gap = max(a[0], b[0]) - min(a[2], b[2])
-    union = max(a[3], b[3]) - min(a[1], b[1])
-    if overlap < _OVERLAP * low or union > _TALLER * tall:
-        return False
-    return gap <= _REACH * low if tall <= _LIKE * low else gap <= _TOUCH * low and tall <= 3 * low
+    return joined(box, around(held, x0, y0)) if held.any() else box
 
 
 def _is_marker(box: Box, edges: Plane) -> bool:
     """True for one or two signs that are not longer than high: they name a side, not a person."""
-    short, long = sorted(_sides(box))
+    short, long = sorted(sides(box))
     inside = edges[box[1] : box[3], box[0] : box[2]]
     strokes = inside > _MARKER_EDGE * float(np.percentile(inside, 97))
     return long < _MARKER_LENGTH * short and ndimage.label(strokes, _TOUCHING)[1] <= _MARKER_SIGNS
-
-
-def _sides(box: Box) -> tuple[int, int]:
-    return box[2] - box[0], box[3] - box[1]
-
-
-def _turned(box: Box) -> Box:
-    return box[1], box[0], box[3], box[2]
-
-
-def _within(boxes: list[Box], shape: tuple[int, ...]) -> list[Box]:
-    """Add margins, most of them along the line, and return to the image's own pixels."""
-    rows, columns = shape
-    fitted = []
-    for x0, y0, x1, y1 in boxes:
-        height = min(x1 - x0, y1 - y0)
-        across = 1 + int(min(_MARGIN * height, _MARGIN_MOST))
-        along = 1 + int(min(_END_MARGIN * height, _END_MOST))
-        right, down = (along, across) if x1 - x0 >= y1 - y0 else (across, along)
-        box = (
-            max(0, x0 - BORDER - right), max(0, y0 - BORDER - down),
-            min(columns, x1 - BORDER + right), min(rows, y1 - BORDER + down),
-        )  # fmt: skip
-        if box[0] < box[2] and box[1] < box[3]:
-            fitted.append(box)
-    return fitted
-
-
-def _joined(a: Box, b: Box) -> Box:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
-def _around(mask: _Mask, x: int, y: int) -> Box:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (
-        x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1,
-    )  # fmt: skip
