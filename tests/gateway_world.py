@@ -66,6 +66,8 @@ class Upstream:
     folder: Path
     seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     answer: bytes = b"answer"
+    gateway: int = 0
+    """The process before it, if a test wants to look at it."""
 
     def __enter__(self) -> Self:
         self.link = prepare_superlink(self.folder, datetime.now(UTC), os_random)

@@ -20,7 +20,7 @@ from fedward_client.serving import claim
 from fedward_client.site import open_site
 from fedward_common.errors import PeerError
 
-RECORD, FIELD = "fedward", "message"
+RECORD, FIELD, ORDER = "fedward", "message", "order"
 ACTION = "fedward"
 MESSAGE_TYPE = f"query.{ACTION}"
 SITE_FOLDER = "site-folder"
@@ -36,13 +36,13 @@ def make_app(resolve: Resolve) -> ClientApp:
     @app.query(ACTION)
     def handle(message: Message, context: Context) -> Message:
         reply = resolve(context).handle(order_content(message))
-        return Message(answer_content(reply), reply_to=message)
+        return Message(answer_content(reply, message.metadata.message_id), reply_to=message)
 
     return app
 
 
 def order_content(message: Message) -> bytes:
-    """The order's bytes in a message of Flower's.
+    """The order's bytes in a message of Flower's; what else lies beside them is left.
 
     Raises:
         PeerError: it holds none.
@@ -55,9 +55,13 @@ def order_content(message: Message) -> bytes:
     return data
 
 
-def answer_content(reply: bytes) -> RecordDict:
-    """A reply's bytes as the content of a message of Flower's."""
-    return RecordDict({RECORD: ConfigRecord({FIELD: reply})})
+def answer_content(reply: bytes, order: str) -> RecordDict:
+    """A reply's bytes as the content of a message of Flower's, with the id of the order's message.
+
+    The server knows the parts of a message by their hashes. An answer that others can foretell is
+    one whose parts they can register as theirs; the order's id is known to no other site.
+    """
+    return RecordDict({RECORD: ConfigRecord({FIELD: reply, ORDER: order})})
 
 
 class Services:

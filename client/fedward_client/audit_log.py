@@ -3,6 +3,12 @@
 An entry names a message by its size and SHA-256 and the ledger's head at that moment. It never
 holds a message, and nothing that came from a patient. A reply that leaves again, because its
 request was repeated, is in the log once.
+
+Logged are every decision and every reply that is made of patients' data, of keys or of the
+operator's word: to the four steps of a private sum, a proposal, a witness' and an evidence order;
+and the refusal that leaves at the plan's delay in a masked addend's place. Not logged are the reply
+to a greeting, a study's standing, the wish for witnesses and other refusals: they hold versions,
+counts of published sums, nonces and fixed words, and may leave many times a minute.
 """
 
 from __future__ import annotations
@@ -25,10 +31,10 @@ class AuditEntry:
 
     Attributes:
         unix_time: seconds since 1970, by the site's clock.
-        kind: what happened: a decision ('approve', 'reject', ...) or the step of a message sent.
+        kind: what happened: a decision ('approve', 'reject', ...) or the order that was answered.
         study: what it belongs to: the digest that a study runs under, or of the plan decided on;
             32 bytes.
-        e: the attempt, 0 for a decision.
+        e: the attempt, 0 outside of one.
         size: bytes of the message or of the text decided on.
         sha256: its SHA-256, 32 bytes.
         ledger_count: rows of the ledger at that moment.

@@ -2,6 +2,7 @@
 
 A repeated identical order gets the stored bytes, a different one for the same step is refused (A3).
 The masked addend leaves at the plan's fixed delay, so that its timing tells nothing (B2).
+What the audit log names it names before it leaves; what cannot be noted does not leave (G7).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedward_client.running import Running, end_study, open_running
 from fedward_client.site import Site
 from fedward_client.studies import StudyState
 from fedward_client.witness import Watch, testify
+from fedward_common.codec import digest
 from fedward_common.errors import FedwardError, PeerError, PolicyRefusalError
 from fedward_common.messages import (
     MAX_TEXT,
@@ -42,6 +44,9 @@ from fedward_common.messages import (
 )
 
 log = logging.getLogger(__name__)
+
+REFUSED = "mask-refused"
+"""In the audit log: a refusal that left in a masked addend's place."""
 
 UNSERVED = "this site cannot serve the request; its operator sees why"
 
@@ -89,14 +94,8 @@ class SiteService:
         with self._lock:
             try:
                 return self._answer(decode_message(data, ORDERS), data)
-            except FedwardError as error:
-                # The reason stays here: what leaves is only the kind of error.
-                log.warning("refused: %s", error)
-                return Refusal(type(error).__name__, _public_reason(error)).encode()
             except Exception as error:  # noqa: BLE001  (a bug of ours must not tell of the data)
-                # Never the exception itself: its text may hold data.
-                log.error("failed: %s", type(error).__name__)  # noqa: TRY400
-                return Refusal("InternalError", UNSERVED).encode()
+                return _refusal(error)
 
     def _answer(self, order: Message, data: bytes) -> bytes:
         reply: Message
@@ -107,10 +106,12 @@ class SiteService:
                 reply = greet(self._site, order)
             case Propose():
                 reply = receive_proposal(self._site, order)
+                self._log(order.TAG, digest("plan", order.plan), 0, reply.encode())
             case Begin():
                 reply = self._begin(order)
             case WitnessOrder():
                 reply = testify(self._site, self._known(order.study), order)
+                self._log(order.TAG, order.study, 0, reply.encode())
             case Witnessed():
                 running = self._study(order.study)
                 reply = self._watch.hear(running, order) or self._standing(running)
@@ -118,6 +119,7 @@ class SiteService:
                 reply = self._publish(order)
             case EvidenceOrder():
                 reply = self._auditor.take(self._study(order.study), order)
+                self._log(order.TAG, order.study, 0, reply.encode())
             case _:
                 raise PeerError("no site answers this message")
         return reply.encode()
@@ -139,18 +141,28 @@ class SiteService:
         running = self._study(order.study)
         stored = self._site.rounds.replied(order.study, order.e, order.TAG, data)
         if stored is not None:
-            self._log(order, stored)
+            self._log(order.TAG, order.study, order.e, stored)
             return stored
         refusal = self._watch.needed(running) or self._closed(running, order)
         if refusal is not None:  # before anything is looked at
             return refusal.encode()
-        try:
-            reply = self._serve(order, running, data).encode()
-            self._log(order, reply)
-        finally:  # an addend and a refusal of one leave at the same moment
-            if isinstance(order, MaskOrder):
-                self._leave_on_time(order, arrived, running.study.plan.schedule.reply_delay_seconds)
+        if isinstance(order, MaskOrder):
+            kind, reply = self._mask(order, running, data, arrived)
+        else:
+            kind, reply = order.TAG, self._serve(order, running, data).encode()
+        self._log(kind, order.study, order.e, reply)
         return reply
+
+    def _mask(
+        self, order: MaskOrder, running: Running, data: bytes, arrived: float
+    ) -> tuple[str, bytes]:
+        """What leaves, and the log's word for it; an addend and a refusal take the same time."""
+        try:
+            kind, reply = order.TAG, self._serve(order, running, data).encode()
+        except Exception as error:  # noqa: BLE001  (a bug of ours must not tell of the data)
+            kind, reply = REFUSED, _refusal(error)
+        late = self._leave_on_time(order, arrived, running)
+        return (kind, reply) if late is None else (REFUSED, _refusal(late))
 
     def _closed(self, running: Running, order: StepOrder) -> Refusal | None:
         """An attempt that was computed in time is finished; nothing else is begun."""
@@ -159,9 +171,8 @@ class SiteService:
         running.check_package()
         return None if self._site.policy.is_open(self._now()) else CLOSED
 
-    def _log(self, order: StepOrder, reply: bytes) -> None:
-        head = self._site.ledger.head()
-        self._site.audit.sent(order.TAG, order.study, order.e, reply, head)
+    def _log(self, kind: str, study: bytes, e: int, reply: bytes) -> None:
+        self._site.audit.sent(kind, study, e, reply, self._site.ledger.head())
 
     def _serve(self, order: StepOrder, running: Running, data: bytes) -> StepReply:
         match order:
@@ -199,24 +210,37 @@ class SiteService:
             self._running[digest] = open_running(self._site, digest)
         return self._running[digest]
 
-    def _leave_on_time(self, order: MaskOrder, arrived: float, delay: float) -> None:
+    def _leave_on_time(
+        self, order: MaskOrder, arrived: float, running: Running
+    ) -> PolicyRefusalError | None:
         """Wait for the plan's fixed delay; a site that overruns it sits the attempt out (B2).
 
         Even the refusal leaves at a multiple of the delay, so that timing tells next to nothing.
         """
+        delay = running.study.plan.schedule.reply_delay_seconds
         if delay == 0:  # simulations only
-            return
+            return None
         taken = self._clock() - arrived
         self._sleep(max(math.ceil(taken / delay), 1) * delay - taken)
-        if taken > delay:
-            self._site.rounds.abandon(order.study, order.e)
-            log.error(
-                "attempt %d took %.1f s, above the plan's reply_delay_seconds %.1f: sat out",
-                order.e,
-                taken,
-                delay,
-            )
-            raise PolicyRefusalError(f"attempt {order.e}: this site sits out")
+        if taken <= delay:
+            return None
+        self._site.rounds.abandon(order.study, order.e)
+        log.error(
+            "attempt %d took %.1f s, above the plan's reply_delay_seconds %.1f: sat out",
+            order.e,
+            taken,
+            delay,
+        )
+        return PolicyRefusalError(f"attempt {order.e}: this site sits out")
+
+
+def _refusal(error: Exception) -> bytes:
+    """What leaves in an answer's place; the reason of most refusals stays here."""
+    if isinstance(error, FedwardError):
+        log.warning("refused: %s", error)
+        return Refusal(type(error).__name__, _public_reason(error)).encode()
+    log.error("failed: %s", type(error).__name__)  # never the exception: its text may hold data
+    return Refusal("InternalError", UNSERVED).encode()
 
 
 def _public_reason(error: FedwardError) -> str:

@@ -36,6 +36,15 @@ def claim(site: Path) -> TextIO:
     raise OperatorError(f"{site}: another process serves this site; stop it first")
 
 
+def lock_id(site: Path) -> str:
+    """Which file the folder's lock is, as no copy of the folder has it; empty without one."""
+    try:
+        found = (site / LOCK).stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 def is_served(site: Path) -> bool:
     """Whether a process serves this folder now."""
     try:

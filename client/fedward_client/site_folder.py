@@ -8,6 +8,7 @@ configuration is refused rather than obeyed (B6).
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import sqlite3
 import tomllib
@@ -158,11 +159,12 @@ def open_site(path: Path, random: RandomBytes = os_random) -> SiteFolder:
     """Open an existing site folder.
 
     Raises:
-        OperatorError: not a site, an edited or malformed configuration, or a key that is missing,
-            malformed or readable by others.
+        OperatorError: not a site, another user's, an edited or malformed configuration, or a key
+            that is missing, malformed or readable by others.
         IntegrityError: the site's database is gone.
         StorageError: the database or the vault cannot be opened.
     """
+    _check_owner(path)
     if not (path / "site.db").is_file():
         if (path / "identity").is_dir():  # B6: a ledger is never begun anew under old keys
             raise IntegrityError(
@@ -191,6 +193,23 @@ def open_site(path: Path, random: RandomBytes = os_random) -> SiteFolder:
     except BaseException:
         database.close()
         raise
+
+
+def _check_owner(path: Path) -> None:
+    """What root writes here, the service's user cannot read: nothing is opened as someone else."""
+    try:
+        owner = path.stat().st_uid
+        user = pwd.getpwuid(owner).pw_name
+    except OSError:  # what is wrong with it is told by whoever reads it
+        return
+    except KeyError:  # one of another machine's users, or removed
+        user = str(owner)
+    if owner == os.geteuid():
+        return
+    raise OperatorError(
+        f"{path} belongs to {user}: run it as that user, as in runuser -u {user} -- "
+        "fedward-client ..."
+    )
 
 
 def _check_new(path: Path, name: str) -> None:

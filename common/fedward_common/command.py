@@ -16,7 +16,7 @@ from fedward_common.errors import FedwardError
 from fedward_common.text import printable
 
 INTERRUPTED = 130
-FAILURE = 1
+FAILURE, DENIED = 1, 2
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -41,6 +41,9 @@ def run_command(app: Callable[..., object], name: str) -> None:
         app(prog_name=name)
     except FedwardError as error:
         fail(str(error), error.exit_code)
+    except PermissionError as error:
+        place = error.filename or "a file"
+        fail(f"{place}: permission denied; run it as the user that the folder belongs to", DENIED)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -27,7 +27,11 @@ class Admission:
         return self._names
 
     def refresh(self) -> bool:
-        """Read what has changed; True if anything has. A file that goes away just now waits."""
+        """Read what has changed; True if anything has. A file that goes away just now waits.
+
+        Raises:
+            StorageError: the folder of the sites is away: that shuts nobody out.
+        """
         with suppress(FileNotFoundError):
             state = self._state()
             if state != self._read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedward_common.errors import IntegrityError, OperatorError
+from fedward_common.text import printable
 from fedward_server.bound import die_with_parent
 from fedward_server.coordinator import Coordinator, StudyFailedError
 from fedward_server.patience import bound_pulls
@@ -17,7 +19,14 @@ from fedward_server.receipts import Receipts, RecordedSites, StudyStoppedError
 from fedward_server.run_record import finish_run
 from fedward_server.server_folder import ServerFolder, StoredStudy, open_server
 from fedward_server.sites import GridSites
-from fedward_server.study_files import LOG, exclusive, is_stopping, note_failed, note_finished
+from fedward_server.study_files import (
+    LOG,
+    exclusive,
+    is_stopping,
+    note_failed,
+    note_finished,
+    read_nodes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +35,9 @@ STUDY = "study"
 
 REPEAT_SECONDS = 15.0
 """For an answer, before an order is sent again."""
+
+_PARENT = os.getppid()
+"""Who started this process; later it may be gone already."""
 
 Run = Callable[[Grid, Context], None]
 
@@ -43,7 +55,7 @@ def make_app(run: Run) -> ServerApp:
 
 def _run_from_folder(grid: Grid, context: Context) -> None:
     """The production composition: folder and study are named by the run's configuration."""
-    die_with_parent()
+    die_with_parent(_PARENT)
     bound_pulls()
     folder = open_server(Path(str(context.run_config[SERVER_FOLDER])))
     stored = folder.study(str(context.run_config[STUDY]))
@@ -58,10 +70,17 @@ def _run_from_folder(grid: Grid, context: Context) -> None:
             raise
 
 
+class _OneLine(logging.Formatter):
+    """A message is a line: what a hospital sent cannot add lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        return printable(super().formatMessage(record))
+
+
 def _log_to(path: Path) -> None:
     """SuperExec discards what a ServerApp prints: the supervisor passes this file on."""
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("fedward_server")
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
@@ -77,7 +96,13 @@ def run_study(grid: Grid, folder: ServerFolder, stored: StoredStudy) -> None:
     roster = stored.signed.open().roster.sites
     receipts = Receipts(stored.folder, [site.name for site in roster])
     receipts.reconcile()
-    grid_sites = GridSites(grid, roster, on_problem=receipts.problem, repeat_seconds=REPEAT_SECONDS)
+    grid_sites = GridSites(
+        grid,
+        roster,
+        on_problem=receipts.problem,
+        repeat_seconds=REPEAT_SECONDS,
+        enrolled=lambda: read_nodes(folder.path),
+    )
     sites = RecordedSites(grid_sites, receipts, stopping=lambda: is_stopping(folder.path))
     coordinator = Coordinator(
         stored.signed,

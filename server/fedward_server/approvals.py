@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from fedward_common.codec import decode, encode
-from fedward_common.errors import IntegrityError, PeerError
+from fedward_common.errors import IntegrityError, OperatorError, PeerError, PolicyRefusalError
 from fedward_common.files import write_atomic
 from fedward_common.identity import Approval
-from fedward_common.messages import Message, Propose, ProposeReply
+from fedward_common.messages import Message, Propose, ProposeReply, Refusal
 from fedward_common.plan.document import Plan
 from fedward_common.plan.signing import SignedPlan
 from fedward_server.sites import Sites
@@ -53,7 +53,11 @@ def load_approvals(folder: Path, plan: Plan) -> tuple[Approval, ...] | None:
 
 
 def gather_approvals(signed: SignedPlan, sites: Sites) -> tuple[Approval, ...]:
-    """Propose the plan until every roster member has approved it; returns them in roster order."""
+    """Propose the plan until every roster member has approved it; returns them in roster order.
+
+    Raises:
+        OperatorError: a member refuses the plan: other studies need not wait for this one.
+    """
     plan = signed.open()
     found: dict[str, Approval] = {}
     names = [site.name for site in plan.roster.sites]
@@ -62,6 +66,11 @@ def gather_approvals(signed: SignedPlan, sites: Sites) -> tuple[Approval, ...]:
     while True:
         asked = {name: order for name in sites.present() if name not in found}
         for name, reply in sites.exchange(asked, ADMISSION_SECONDS):
+            if isinstance(reply, Refusal) and reply.kind == PolicyRefusalError.__name__:
+                raise OperatorError(
+                    f"{name} refuses the plan: its operator has rejected it, or it is enrolled "
+                    "elsewhere; ask there, then run this study by its name to propose it again"
+                )
             approval = _approval(plan, name, reply)
             if approval is None:
                 continue

@@ -14,17 +14,17 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that started it ends."""
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when ``parent``, which started it, ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        sys.exit(1)
 
 
 def main() -> None:
     """Bind to the parent named first and become the program named after it."""
     parent, *program = sys.argv[1:]
-    die_with_parent()
-    if os.getppid() != int(parent):  # it died before the kernel was asked
-        sys.exit(1)
+    die_with_parent(int(parent))
     os.execvp(program[0], program)  # noqa: S606
 
 

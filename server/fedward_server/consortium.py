@@ -20,12 +20,13 @@ from fedward_common.enrolment import (
     load_certificate,
     make_welcome,
 )
-from fedward_common.errors import IntegrityError, OperatorError, PeerError
+from fedward_common.errors import IntegrityError, OperatorError, PeerError, StorageError
 from fedward_common.files import write_atomic
 from fedward_common.identity import SitePublic, parse_site_public
 from fedward_common.keys import transport_public
 from fedward_common.randomness import RandomBytes
 from fedward_common.secret import SecretBytes
+from fedward_server.authority_lines import alone, append_line, read_lines
 from fedward_server.certificates import (
     Authority,
     issue_server,
@@ -39,6 +40,7 @@ from fedward_server.server_folder import ServerFolder, enrolled_sites
 GATEWAY, TLS = "gateway.json", "gateway.tls"
 KEY, CERTIFICATE = "key", "certificate"
 ISSUED, REVOKED, CRL = "issued.jsonl", "revoked.jsonl", "revoked.crl"
+SITES = "sites"
 GRACE = timedelta(days=7)
 
 
@@ -86,6 +88,7 @@ def found_consortium(
         raise OperatorError(f"{path}: the address is set already, welcomes name it; keep it")
     authority = new_authority(now, random)
     place = folder.path / "authority"
+    (folder.path / SITES).mkdir(exist_ok=True)
     write_atomic(place / KEY, authority.key.reveal(), mode=0o600)
     write_atomic(place / CERTIFICATE, authority.certificate.encode())
     write_atomic(place / CRL, revocation_list(authority, (), now).encode())
@@ -150,19 +153,19 @@ def enrol_site(
         OperatorError: not a valid SITE.pub, a revoked key, or another site of that name.
     """
     site = parse_site_public(text, source)
-    if site.transport.hex() in {entry["transport"] for entry in _lines(folder.path, REVOKED)}:
+    if site.transport.hex() in {entry["transport"] for entry in read_lines(folder.path, REVOKED)}:
         raise OperatorError(f"{source}: this key was revoked; ask the hospital for a new one")
     old = _present(folder.path, site.name)
     if replace and old is not None and old.transport != site.transport:
         grace = GRACE if old.identity == site.identity else timedelta()
-        _append(folder.path, REVOKED, _revocation(old, now + grace))
+        append_line(folder.path, REVOKED, _revocation(old, now + grace))
         _public_path(folder.path, site.name).unlink()
     folder.enrol(text, source)
     if not (folder.path / GATEWAY).exists():
         return Enrolled(site, None)
     authority = authority_of(folder.path)
     certificate = issue_site(authority, site.name, site.transport, now, random)
-    _append(folder.path, ISSUED, _issue(certificate, site))
+    append_line(folder.path, ISSUED, _issue(certificate, site))
     write_revocations(folder.path, now)
     address = gateway_of(folder.path).address
     welcome = make_welcome(
@@ -173,27 +176,37 @@ def enrol_site(
     return Enrolled(site, path)
 
 
-def revoke_site(server: Path, name: str, now: datetime) -> SitePublic:
+def revoke_site(server: Path, name: str, now: datetime) -> SitePublic | None:
     """Shut a site out at once: no plan names it any more, its certificates and keys are refused.
 
+    Returns what it was enrolled with; None if it was shut out before, which is finished if it was
+    cut short.
+
     Raises:
-        OperatorError: no such site is enrolled.
+        OperatorError: no such site is or was enrolled.
     """
     site = _present(server, name)
-    if site is None:
+    if site is None and name not in {entry["name"] for entry in read_lines(server, REVOKED)}:
         known = ", ".join(site.name for site in enrolled_sites(server)) or "none"
         raise OperatorError(f"site {name}: not enrolled; enrolled sites: {known}")
-    _append(server, REVOKED, _revocation(site, now))  # first: a crash must not forget it
-    path = _public_path(server, name)
-    path.unlink()
-    path.with_suffix(SUFFIX).unlink(missing_ok=True)
+    if site is not None:
+        append_line(server, REVOKED, _revocation(site, now))  # first: a crash must not forget it
     retire(server, name, now)
+    path = _public_path(server, name)
+    path.unlink(missing_ok=True)  # while it is there, the whole is done again
+    path.with_suffix(SUFFIX).unlink(missing_ok=True)
     return site
 
 
 def admitted(server: Path, now: datetime) -> dict[bytes, str]:
-    """The transport keys (DER) that may connect, with their sites' names."""
-    revoked = {entry["transport"]: entry for entry in _lines(server, REVOKED)}
+    """The transport keys (DER) that may connect, with their sites' names.
+
+    Raises:
+        StorageError: the sites' folder is away for a moment: that shuts nobody out.
+    """
+    if not (server / SITES).is_dir():
+        raise StorageError(f"{server / SITES}: not there; put it back")
+    revoked = {entry["transport"]: entry for entry in read_lines(server, REVOKED)}
     found = {
         s.transport: s.name for s in enrolled_sites(server) if s.transport.hex() not in revoked
     }
@@ -202,14 +215,16 @@ def admitted(server: Path, now: datetime) -> dict[bytes, str]:
 
 def retiring(server: Path, now: datetime) -> dict[bytes, str]:
     """Replaced transport keys (DER) that may still connect, with their sites' names."""
+    ended = refused(server, now)
+    found = {bytes.fromhex(line["transport"]): line["name"] for line in read_lines(server, REVOKED)}
+    return {key: name for key, name in found.items() if key not in ended}
+
+
+def refused(server: Path, now: datetime) -> set[bytes]:
+    """The transport keys (DER) that were revoked, or whose grace is over."""
     moment = now.isoformat(timespec="seconds")
-    lines = _lines(server, REVOKED)
-    ended = {entry["transport"] for entry in lines if entry["when"] <= moment}
-    return {
-        bytes.fromhex(entry["transport"]): entry["name"]
-        for entry in lines
-        if entry["transport"] not in ended
-    }
+    lines = read_lines(server, REVOKED)
+    return {bytes.fromhex(line["transport"]) for line in lines if line["when"] <= moment}
 
 
 def retire(server: Path, name: str, now: datetime) -> None:
@@ -217,22 +232,23 @@ def retire(server: Path, name: str, now: datetime) -> None:
     for key, owner in retiring(server, now).items():
         if owner == name:
             when = now.isoformat(timespec="seconds")
-            _append(server, REVOKED, {"name": name, "transport": key.hex(), "when": when})
+            append_line(server, REVOKED, {"name": name, "transport": key.hex(), "when": when})
     if (server / GATEWAY).exists():
         write_revocations(server, now)
 
 
 def write_revocations(server: Path, now: datetime) -> None:
     """Write the CRL: every certificate whose key is not an admitted site's."""
-    good = {hashlib.sha256(key).hexdigest() for key in admitted(server, now)}
-    serials = [serial for serial, key in issued_serials(server) if key not in good]
-    text = revocation_list(authority_of(server), serials, now)
-    write_atomic(server / "authority" / CRL, text.encode("ascii"))
+    with alone(server):
+        good = {hashlib.sha256(key).hexdigest() for key in admitted(server, now)}
+        serials = [serial for serial, key in issued_serials(server) if key not in good]
+        text = revocation_list(authority_of(server), serials, now)
+        write_atomic(server / "authority" / CRL, text.encode("ascii"))
 
 
 def issued_serials(server: Path) -> list[tuple[int, str]]:
     """Serial numbers of all site certificates, with the SHA-256 (hex) of the key in each."""
-    return [(int(entry["serial"], 16), entry["key"]) for entry in _lines(server, ISSUED)]
+    return [(int(entry["serial"], 16), entry["key"]) for entry in read_lines(server, ISSUED)]
 
 
 def gateway_certificate(server: Path, now: datetime, random: RandomBytes) -> Path:
@@ -249,7 +265,7 @@ def _present(server: Path, name: str) -> SitePublic | None:
 
 
 def _public_path(server: Path, name: str) -> Path:
-    return server / "sites" / f"{name}.pub"
+    return server / SITES / f"{name}.pub"
 
 
 def _revocation(site: SitePublic, now: datetime) -> dict[str, str]:
@@ -261,19 +277,3 @@ def _issue(certificate: str, site: SitePublic) -> dict[str, str]:
     serial = load_certificate(certificate).serial_number
     key = hashlib.sha256(site.transport).hexdigest()
     return {"serial": f"{serial:x}", "name": site.name, "key": key}
-
-
-def _lines(server: Path, name: str) -> list[dict[str, str]]:
-    path = server / "authority" / name
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except ValueError as error:
-        raise IntegrityError(f"{path}: damaged; restore it from a backup") from error
-
-
-def _append(server: Path, name: str, record: dict[str, str]) -> None:
-    path = server / "authority" / name
-    before = path.read_bytes() if path.exists() else b""
-    write_atomic(path, before + json.dumps(record).encode("ascii") + b"\n")

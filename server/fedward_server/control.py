@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 from cryptography.hazmat.primitives.serialization import (
@@ -65,6 +66,14 @@ class SuperLinkAwayError(FedwardError):
     """The SuperLink does not answer now, or answers that it will not; it is asked again."""
 
 
+@dataclass(frozen=True)
+class Node:
+    """A registered node: its number, and whether its site is connected."""
+
+    number: int
+    online: bool
+
+
 class Control:
     """A client of the SuperLink's Control API."""
 
@@ -87,30 +96,40 @@ class Control:
         except httpx.HTTPError:
             return False
 
-    def sync_nodes(self, names: Mapping[bytes, str]) -> set[bytes]:
-        """Register exactly these P-384 keys (DER), with their sites' names, as nodes.
+    def sync_nodes(
+        self, names: Mapping[bytes, str], refused: Collection[bytes] = ()
+    ) -> dict[bytes, Node]:
+        """Make nodes of these P-384 keys (DER), with their sites' names; returns them by key.
 
-        All others are unregistered. Returns those of them whose node is online.
+        Those of ``refused`` keys are unregistered. A key in neither stays as it is: Flower takes
+        no key twice, so a list that was short for a moment must not cost a site its key.
 
         Raises:
             SuperLinkAwayError: it did not answer.
         """
-        wanted = {_pem(transport): transport for transport in names}
+        wanted, gone = ({_pem(key): key for key in keys} for keys in (names, refused))
         with _asking("list nodes"):
             nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
             there = {bytes(n.public_key): n for n in nodes if n.status != "unregistered"}
-            for key in wanted.keys() - there.keys():
-                self._register(key, names[wanted[key]])
-            for key in there.keys() - wanted.keys():
+            for key in gone.keys() & there.keys() - wanted.keys():
                 self._client.UnregisterNode(UnregisterNodeRequest(node_id=there[key].node_id))
-        return {wanted[k] for k in wanted.keys() & there.keys() if there[k].status == "online"}
+            made = {
+                key: self._register(key, names[wanted[key]]) for key in wanted.keys() - there.keys()
+            }
+        known = {
+            k: Node(there[k].node_id, there[k].status == "online")
+            for k in wanted.keys() & there.keys()
+        }
+        return {wanted[key]: node for key, node in (known | made).items() if node is not None}
 
-    def _register(self, key: bytes, name: str) -> None:
+    def _register(self, key: bytes, name: str) -> Node | None:
         """One key that Flower will not have must not keep the others out."""
         try:
-            self._client.RegisterNode(RegisterNodeRequest(public_key=key))
+            reply = self._client.RegisterNode(RegisterNodeRequest(public_key=key))
         except httpx.HTTPStatusError:
             log.warning("%s: Flower has unregistered its key for good; rotate the key", name)
+            return None
+        return Node(int(reply.node_id), online=False)
 
     def start(self, server_folder: str, study: str) -> int:
         """Begin a run of ``study``; returns its id.

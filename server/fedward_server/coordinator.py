@@ -96,6 +96,7 @@ class Coordinator:
         Raises:
             StudyFailedError: the plan's maximum attempts are used up, too few sites can still open
                 a sum, or the sum is not one that honest sites make.
+            OperatorError: a member refuses the plan.
         """
         approvals = self._approvals()
         digest = self.digest = approved_digest(self._plan.digest, approvals)

@@ -2,14 +2,13 @@
 
 A request passes if its TLS certificate holds the key of an enrolled site, its path is one that a
 node needs, and Flower's node key in its header is the certificate's. Then it is streamed to the
-SuperLink over a connection of its own, which checks Flower's signature and the node's number.
+SuperLink over a connection of its own, which checks Flower's signature and the node's number. What
+announces a message is looked into first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import logging
 import time
@@ -19,24 +18,30 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
 
 from fedward_common import __version__
-from fedward_common.errors import FedwardError
+from fedward_common.errors import PeerError
 from fedward_common.messages import PROTOCOL_VERSION
 from fedward_server.gateway_counters import Counters
+from fedward_server.gateway_headers import (
+    FORWARDED,
+    RETURNED,
+    Headers,
+    RefusedError,
+    check_length,
+    check_no_body,
+    check_node_key,
+    check_size,
+    filtered,
+)
 from fedward_server.gateway_limits import (
     FLEET_PATHS,
-    HEADER_BYTES,
+    PUSH_MESSAGES,
     SEND_SECONDS,
     Limits,
     body_deadline,
 )
+from fedward_server.gateway_messages import check_push
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +54,6 @@ PEER = "peer"
 """Where the TLS layer leaves the :class:`Peer` in the scope's state."""
 
 TIME_PATH = "/v1/time"
-NODE_KEY = b"flwr-public-key"
-FLOWER = b"flwr-"
-"""Headers that begin so are Flower's own and pass both ways, as do these:"""
-FORWARDED = (b"content-type", b"accept")
-RETURNED = (b"content-type", b"content-length")
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,6 @@ class Peer:
 
     key: bytes
     expires: datetime
-
-
-class RefusedError(FedwardError):
-    """A request that is not let through, with the HTTP status and one line for the hospital."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Gateway:
@@ -113,14 +105,18 @@ class Gateway:
             raise RefusedError(429, problem)
         try:
             if (scope["method"], path) == ("GET", TIME_PATH):
+                check_no_body(scope["headers"])
+                answer.request_read = True
                 await answer.json(_clock())
             else:
                 limit = _check_path(scope["method"], path)
-                _check_size(scope["headers"])
-                _check_node_key(scope["headers"], peer.key)
-                length = _check_length(scope["headers"], limit)
+                check_size(scope["headers"])
+                check_node_key(scope["headers"], peer.key)
+                length = check_length(scope["headers"], limit)
                 self._counters.seen(name)
-                body = self._body(name, receive, limit)
+                body = self._body(peer, receive, limit, answer)
+                if path == PUSH_MESSAGES:
+                    body = await _checked(body)
                 await self._forward(name, path, scope["headers"], length, body, answer)
         finally:
             self._limits.end(peer.key)
@@ -134,8 +130,10 @@ class Gateway:
             raise RefusedError(403, "the certificate has expired; ask for a new welcome")
         return name
 
-    async def _body(self, name: str, receive: Receive, limit: int) -> AsyncIterator[bytes]:
-        """The request's body, as long as it is neither too long nor too slow."""
+    async def _body(
+        self, peer: Peer, receive: Receive, limit: int, answer: _Answer
+    ) -> AsyncIterator[bytes]:
+        """The request's body, while its site is admitted and it is not too long or too slow."""
         started, received, more = time.monotonic(), 0, True
         while more:
             left = started + body_deadline(received) - time.monotonic()
@@ -146,10 +144,13 @@ class Gateway:
             if event["type"] == "http.disconnect":
                 raise RefusedError(400, "the connection was lost within the body")
             piece, more = event.get("body", b""), event.get("more_body", False)
+            answer.request_read = not more
             received += len(piece)
-            self._counters.received[name] += len(piece)
+            self._counters.received[self._name(peer)] += len(piece)
             if received > limit:
                 raise RefusedError(413, f"the body is longer than {limit} bytes")
+            if problem := self._limits.take(peer.key, len(piece)):
+                raise RefusedError(429, problem)
             if piece:
                 yield piece
 
@@ -157,12 +158,12 @@ class Gateway:
         self,
         name: str,
         path: str,
-        headers: list[tuple[bytes, bytes]],
+        headers: Headers,
         length: int | None,
         body: AsyncIterator[bytes],
         answer: _Answer,
     ) -> None:
-        sent = _filtered(headers, FORWARDED)
+        sent = filtered(headers, FORWARDED)
         if length is not None:
             sent.append((b"content-length", str(length).encode("ascii")))
         request = self._upstream.build_request("POST", path, headers=sent, content=body)
@@ -171,7 +172,7 @@ class Gateway:
         except httpx.HTTPError as error:
             raise RefusedError(503, "the SuperLink does not answer; try again") from error
         try:
-            await answer.start(response.status_code, _filtered(response.headers.raw, RETURNED))
+            await answer.start(response.status_code, filtered(response.headers.raw, RETURNED))
             async for piece in response.aiter_raw():
                 self._counters.sent[name] += len(piece)
                 await answer.piece(piece)
@@ -183,14 +184,20 @@ class Gateway:
 
 
 class _Answer:
-    """A response; ``status`` is 0 until it has begun. A reader who stalls is let go."""
+    """A response; ``status`` is 0 until it has begun. A reader who stalls is let go.
+
+    Unless ``request_read``, the rest of the request is not read: the connection ends.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
+        self.request_read = False
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: Headers) -> None:
         self.status = status
+        if not self.request_read:
+            headers = [*headers, (b"connection", b"close")]
         await self._put({"type": "http.response.start", "status": status, "headers": headers})
 
     async def piece(self, data: bytes) -> None:
@@ -200,20 +207,16 @@ class _Answer:
         await self._put({"type": "http.response.body", "body": b""})
 
     async def text(self, status: int, line: str) -> None:
-        """A refusal; what is left of the request is not read, so the connection ends."""
-        await self._whole(
-            status, b"text/plain; charset=utf-8", f"{line}\n", (b"connection", b"close")
-        )
+        """A refusal."""
+        await self._whole(status, b"text/plain; charset=utf-8", f"{line}\n")
 
     async def json(self, record: Mapping[str, Any]) -> None:
         await self._whole(200, b"application/json", json.dumps(record))
 
-    async def _whole(
-        self, status: int, kind: bytes, text: str, *extra: tuple[bytes, bytes]
-    ) -> None:
+    async def _whole(self, status: int, kind: bytes, text: str) -> None:
         body = text.encode("utf-8")
         length = str(len(body)).encode("ascii")
-        await self.start(status, [(b"content-type", kind), (b"content-length", length), *extra])
+        await self.start(status, [(b"content-type", kind), (b"content-length", length)])
         await self._put({"type": "http.response.body", "body": body})
 
     async def _put(self, event: Event) -> None:
@@ -223,49 +226,25 @@ class _Answer:
             raise RefusedError(408, "the answer was not read") from error
 
 
+async def _checked(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same body in one piece, after a look into it."""
+    whole = b"".join([piece async for piece in body])
+    try:
+        check_push(whole)
+    except PeerError as error:
+        raise RefusedError(400, str(error)) from error
+    return _in_one(whole)
+
+
+async def _in_one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
 def _check_path(method: str, path: str) -> int:
     """The largest body of a path that nodes may use."""
     if method != "POST" or path not in FLEET_PATHS:
         raise RefusedError(404, "no such path for a hospital")
     return FLEET_PATHS[path]
-
-
-def _check_size(headers: list[tuple[bytes, bytes]]) -> None:
-    """The parser bounds a header that comes in pieces; this bounds one that came at once."""
-    if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
-        raise RefusedError(431, f"the headers are longer than {HEADER_BYTES} bytes")
-
-
-def _check_node_key(headers: list[tuple[bytes, bytes]], key: bytes) -> None:
-    """Flower's node must be the site of the certificate."""
-    values = [value for name, value in headers if name == NODE_KEY]
-    if len(values) != 1:
-        raise RefusedError(403, "exactly one flwr-public-key header is needed")
-    try:
-        public = load_pem_public_key(base64.b64decode(values[0], validate=True))
-        named = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error) as error:
-        raise RefusedError(403, "the flwr-public-key header holds no key") from error
-    if named != key:
-        raise RefusedError(403, "the node key in the header is not the certificate's")
-
-
-def _check_length(headers: list[tuple[bytes, bytes]], limit: int) -> int | None:
-    values = [value for name, value in headers if name == b"content-length"]
-    if not values:
-        return None  # chunked: counted as it comes
-    length = int(values[0])  # the HTTP parser has checked its form
-    if length > limit:
-        raise RefusedError(413, f"the body is longer than {limit} bytes")
-    return length
-
-
-def _filtered(
-    headers: list[tuple[bytes, bytes]], wanted: tuple[bytes, ...]
-) -> list[tuple[bytes, bytes]]:
-    """Nothing else passes: neither hop-by-hop headers nor what a proxy would believe."""
-    lowered = [(name.lower(), value) for name, value in headers]
-    return [item for item in lowered if item[0] in wanted or item[0].startswith(FLOWER)]
 
 
 def _clock() -> dict[str, Any]:

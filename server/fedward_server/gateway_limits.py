@@ -14,19 +14,21 @@ OBJECT_BYTES = 64 * MIB
 
 REQUEST_BYTES = MIB
 
+PUSH_MESSAGES = "/v1/fleet/push-messages"
+"""Read whole and looked into; see :mod:`fedward_server.gateway_messages`."""
+
 FLEET_PATHS = {
     "/v1/fleet/activate-node": REQUEST_BYTES,
     "/v1/fleet/deactivate-node": REQUEST_BYTES,
     "/v1/fleet/send-node-heartbeat": REQUEST_BYTES,
     "/v1/fleet/pull-messages": REQUEST_BYTES,
-    "/v1/fleet/push-messages": REQUEST_BYTES,
+    PUSH_MESSAGES: REQUEST_BYTES,
     "/v1/fleet/push-object": OBJECT_BYTES,
     "/v1/fleet/pull-object": REQUEST_BYTES,
     "/v1/fleet/confirm-message-received": REQUEST_BYTES,
-    "/v1/fleet/get-run": REQUEST_BYTES,
 }
 """What a node may ask for, with the largest body. Not: to register or unregister a node, which the
-coordinator does, and the bundle, which no site runs (G2)."""
+coordinator does, the run, and the bundle, which no site runs (G2)."""
 
 HEADER_BYTES = 16 * 1024
 HANDSHAKE_SECONDS = 10.0
@@ -47,6 +49,11 @@ CONNECTIONS_PER_SITE = 16
 REQUESTS_AT_ONCE = 8
 REQUESTS_PER_SECOND = 100.0
 BURST = 200.0
+BYTES_PER_MINUTE = 4 * OBJECT_BYTES
+"""Of request bodies: four of the largest answers. More is not computed in a minute."""
+
+
+TOO_MUCH = f"more than {BYTES_PER_MINUTE // MIB} MiB a minute"
 
 
 def body_deadline(received: int) -> float:
@@ -56,9 +63,10 @@ def body_deadline(received: int) -> float:
 
 @dataclass
 class Allowance:
-    """One site's requests: a token bucket and a count of those under way."""
+    """One site's requests: token buckets of them and of their bytes, a count of those under way."""
 
     tokens: float = BURST
+    octets: float = BYTES_PER_MINUTE
     updated: float = 0.0
     under_way: int = 0
     connections: int = 0
@@ -75,14 +83,27 @@ class Limits:
         allowance = self._sites.setdefault(site, Allowance(updated=now))
         gained = (now - allowance.updated) * REQUESTS_PER_SECOND
         allowance.tokens = min(BURST, allowance.tokens + gained)
+        grown = (now - allowance.updated) * BYTES_PER_MINUTE / 60
+        allowance.octets = min(BYTES_PER_MINUTE, allowance.octets + grown)
         allowance.updated = now
         if allowance.under_way >= REQUESTS_AT_ONCE:
             return f"more than {REQUESTS_AT_ONCE} requests at once"
         if allowance.tokens < 1.0:
             return f"more than {REQUESTS_PER_SECOND:g} requests a second"
+        if allowance.octets < 0:
+            return TOO_MUCH
         allowance.tokens -= 1.0
         allowance.under_way += 1
         return None
+
+    def take(self, site: bytes, count: int) -> str | None:
+        """Count bytes of a body in and return None, or return why it is to be broken off.
+
+        Bytes are given back at the next :meth:`begin`.
+        """
+        allowance = self._sites[site]
+        allowance.octets -= count
+        return TOO_MUCH if allowance.octets < 0 else None
 
     def end(self, site: bytes) -> None:
         """A request that was taken in is over."""

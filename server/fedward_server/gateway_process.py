@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import signal
 import ssl
 import sys
@@ -75,7 +76,7 @@ async def serve(server: Path, link: SuperLink) -> None:
     place, gateway = server / "authority", gateway_of(server)
     context = tls_context(server / TLS, place / "certificate", place / CRL)
     admission, limits, counters = Admission(server), Limits(), Counters()
-    admission.refresh()
+    _take_up(admission, context, place / CRL)
     async with _upstream(link) as upstream:
         application = Gateway(admission.names, upstream, limits, counters)
         admin = Admin(server, upstream, counters)
@@ -107,16 +108,26 @@ def _upstream(link: SuperLink) -> httpx.AsyncClient:
 
 async def _watch(admission: Admission, context: ssl.SSLContext, crl: Path) -> None:
     """Take up enrolments and revocations while serving."""
+    told = ""
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
-        before = admission.names()
-        try:
-            if admission.refresh():
-                load_revoked(context, crl)
-            if admission.names() != before:
-                log.info("%d keys may connect", len(admission.names()))
-        except (FedwardError, OSError) as error:
-            log.warning("enrolments are read again in %g s: %s", REFRESH_SECONDS, error)
+        problem = _take_up(admission, context, crl)
+        if problem != told and problem:
+            log.warning("%s; enrolments are read again", problem)
+        told = problem
+
+
+def _take_up(admission: Admission, context: ssl.SSLContext, crl: Path) -> str:
+    """Read what has changed; returns why that failed, or nothing. Who was admitted then stays."""
+    before = admission.names()
+    try:
+        if admission.refresh():
+            load_revoked(context, crl)
+        if admission.names() != before:
+            log.info("%d keys may connect", len(admission.names()))
+    except (FedwardError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def main() -> None:
@@ -125,7 +136,13 @@ def main() -> None:
     for name in ("httpx", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
     server, port = Path(sys.argv[1]), int(sys.argv[2])
-    asyncio.run(serve(server, SuperLink(server / LINK_FOLDER, port)))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two a connection are needed
+    try:
+        asyncio.run(serve(server, SuperLink(server / LINK_FOLDER, port)))
+    except FedwardError as error:
+        log.error("%s", error)  # noqa: TRY400  (one line, for a person)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

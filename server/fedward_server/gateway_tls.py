@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from errno import EADDRINUSE
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from fedward_common.enrolment import certified_key
+from fedward_common.errors import StorageError
 from fedward_server.gateway import PEER, Peer
 from fedward_server.gateway_limits import (
     CONNECTIONS,
@@ -132,9 +134,19 @@ class Listener:
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str, port: int, **tls: Any) -> None:
-        """Listen; ``tls`` as for :meth:`asyncio.loop.create_server`."""
+        """Listen; ``tls`` as for :meth:`asyncio.loop.create_server`.
+
+        Raises:
+            StorageError: the port is taken, or may not be used.
+        """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._factory, host, port, backlog=BACKLOG, **tls)
+        try:
+            self._server = await loop.create_server(
+                self._factory, host, port, backlog=BACKLOG, **tls
+            )
+        except OSError as error:
+            why = "another program listens there" if error.errno == EADDRINUSE else error.strerror
+            raise StorageError(f"{host}:{port}: cannot listen ({why}); free the port") from error
 
     async def close(self, seconds: float) -> None:
         """Take no more; let answers under way be sent for so long, then hang up."""

@@ -1,7 +1,8 @@
 """nginx in the gateway's place: its configuration, with the node key of each certificate.
 
 It checks what the gateway checks: the certificate, the paths, that a certificate's site speaks as
-its own node, sizes, rates and deadlines. It knows who is enrolled as of its last reload.
+its own node, sizes, rates and deadlines. It knows who is enrolled as of its last reload, and does
+not look into what a hospital sends: neither whose message it announces nor how much in a minute.
 """
 
 from __future__ import annotations
@@ -85,20 +86,29 @@ _LOCATION = """\
         if ($http_flwr_public_key != $fedward_node_key) {{ return 403; }}
         if ($fedward_node_key = "") {{ return 403; }}
         client_max_body_size {limit};
-        proxy_pass https://{host}:{port};
+        set $args "";
+        proxy_pass https://{host}:{port}{path};
         proxy_http_version 1.1;
         proxy_request_buffering off;
         proxy_buffering off;
         proxy_read_timeout {upstream:.0f}s;
         proxy_set_header Host {host};
         proxy_set_header Connection "";
-        proxy_set_header Cookie "";
+        proxy_pass_request_headers off;
         proxy_set_header flwr-public-key $fedward_node_key;
+{headers}
         proxy_hide_header Set-Cookie;
         proxy_ssl_verify on;
         proxy_ssl_name localhost;
         proxy_ssl_trusted_certificate {server}/{link}/authority.crt;
     }}"""
+
+
+_HEADERS = (
+    "content-type", "accept", "flwr-timestamp", "flwr-signature", "flwr-package-name",
+    "flwr-package-version", "flwr-component-name",
+)  # fmt: skip
+"""What passes of a request's headers, beside the node's key."""
 
 
 def nginx_configuration(server: Path, port: int, now: datetime) -> str:
@@ -112,6 +122,7 @@ def nginx_configuration(server: Path, port: int, now: datetime) -> str:
             host=HOST,
             port=port,
             upstream=UPSTREAM_SECONDS,
+            headers="\n".join(map(_header, _HEADERS)),
             server=place,
             link=LINK_FOLDER,
         )
@@ -136,6 +147,10 @@ def nginx_configuration(server: Path, port: int, now: datetime) -> str:
         package=__version__,
         paths=paths,
     )
+
+
+def _header(name: str) -> str:
+    return f"        proxy_set_header {name} $http_{name.replace('-', '_')};"
 
 
 def _keys(server: Path, now: datetime) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +98,10 @@ def create_server(path: Path, random: RandomBytes = os_random) -> ServerFolder:
     """Make a coordinator's folder with a fresh Ed25519 key.
 
     Raises:
-        OperatorError: the folder holds a coordinator already.
+        OperatorError: the folder holds a coordinator already, or belongs to another user.
     """
+    if path.is_dir():
+        _check_owner(path)
     if (path / KEY).exists():
         raise OperatorError(f"{path}: holds a coordinator already; choose another folder")
     key = keys.new_key(random)
@@ -115,15 +119,34 @@ def open_server(path: Path) -> ServerFolder:
     """Open a coordinator's folder.
 
     Raises:
-        OperatorError: it is none, or its key is readable by others or malformed.
+        OperatorError: it is none, belongs to another user, or its key is readable by others or
+            malformed.
     """
     file = path / KEY
     try:
+        _check_owner(path)
         if file.stat().st_mode & 0o077:
             raise OperatorError(f"{file}: readable by others; run chmod 600 on it")
         key = bytes.fromhex(file.read_text().strip())
+    except PermissionError:
+        raise  # the command line says whose mistake that is
     except (OSError, ValueError) as error:
         raise OperatorError(f"{path}: no coordinator here; make one with `init`") from error
     if len(key) != keys.KEY_BYTES:
         raise OperatorError(f"{file}: not a key of {keys.KEY_BYTES} bytes; restore it")
     return ServerFolder(path, SecretBytes(key))
+
+
+def _check_owner(path: Path) -> None:
+    """Root, too, would leave files that the server's own user cannot read."""
+    owner = path.stat().st_uid
+    if owner == os.geteuid():
+        return
+    try:
+        user = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        user = f"#{owner}"
+    raise OperatorError(
+        f"{path} belongs to {user}: run it as that user, as in "
+        f"`runuser -u {user} -- fedward-server ...`"
+    )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import httpx
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -32,11 +33,19 @@ from fedward_common.text import printable
 log = logging.getLogger(__name__)
 
 MESSAGE_TYPE = "query.fedward"
-RECORD, FIELD = "fedward", "message"
+RECORD, FIELD, SALT, ORDER = "fedward", "message", "salt", "order"
+SALT_BYTES = 16
+"""Fresh in each push: Flower names what it stores by its hash, and nobody is to foretell that."""
+
 MESSAGE_UNAVAILABLE = 3
 """Flower's code (``flwr.common.constant.ErrorCode``) of a reply whose parts did not all come."""
 POLL_SECONDS = 0.02
 POLL_LIMIT_SECONDS = 0.25
+GREETING_SECONDS = 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 15.0, 60.0
+"""Before a node that did not greet as a member is greeted again; doubled each time."""
+
+MALFORMED = "its reply is malformed"
 
 
 @dataclass(frozen=True)
@@ -93,14 +102,23 @@ class GridSites:
     """An order without an answer is sent again after so long, then after twice as long, and so on:
     Flower delivers once, also into a connection that breaks. A site answers the same request with
     the same bytes (A3). None: nothing is ever lost on the way."""
+    enrolled: Callable[[], Mapping[int, str] | None] = lambda: None
+    """Names of the sites by node: only members of the roster are greeted, nobody else learns of
+    the study. None: every node may be a member's."""
     _traffic: dict[str, Traffic] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
+    _pauses: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """By node: when it may be greeted again, and how long it was left alone until then."""
+    _singly: bool = False
+    """Whether a reply has come that Flower cannot read: it would take others down with it."""
 
     def present(self) -> tuple[str, ...]:
         """Greet nodes that are not known yet; return the names of all that are there."""
         online = set(self.grid.get_node_ids())
         self._nodes = {name: node for name, node in self._nodes.items() if node in online}
-        self._greet(online - set(self._nodes.values()))
+        self._pauses = {node: pause for node, pause in self._pauses.items() if node in online}
+        if len(self._nodes) < len(self.roster):
+            self._greet(self._candidates(online))
         return tuple(self._nodes)
 
     def exchange(
@@ -111,14 +129,12 @@ class GridSites:
         payloads = {node: orders[name].encode() for node, name in names.items()}
         for node, payload in payloads.items():
             self._count(names[node], Traffic(bytes_sent=len(payload)))
-        for node, data in self._send(payloads, deadline_seconds):
-            if node not in names:
-                continue  # not asked
+        for node, data in self._send(payloads, names, deadline_seconds):
             self._count(names[node], Traffic(1, len(data)))
             try:
                 reply = decode_message(data, REPLIES)
             except PeerError as error:
-                log.warning("%s: reply refused: %s", names[node], error)
+                log.warning("%s: reply refused: %s", names[node], printable(str(error)))
                 self.on_problem(names[node], f"its reply was refused: {error}")
                 continue
             if isinstance(reply, Refusal):
@@ -130,31 +146,47 @@ class GridSites:
                 )
             yield names[node], reply
 
-    def _greet(self, nodes: set[int]) -> None:
-        nonces = {node: secrets.token_bytes(32) for node in nodes}
+    def _candidates(self, online: set[int]) -> dict[int, str]:
+        """Nodes to greet now, with what to call them."""
+        names, now = self.enrolled(), time.monotonic()
+        members = {site.name for site in self.roster}
+        due = {node for node in online if self._pauses.get(node, (0.0, 0.0))[0] <= now}
+        unknown = sorted(due - set(self._nodes.values()))
+        if names is None:
+            return {node: f"node {node}" for node in unknown}
+        return {node: names[node] for node in unknown if names.get(node) in members}
+
+    def _greet(self, names: dict[int, str]) -> None:
+        nonces = {node: secrets.token_bytes(32) for node in names}
         hellos = {node: Hello(nonce).encode() for node, nonce in nonces.items()}
-        for node, data in self._send(hellos, deadline_seconds=30.0):
+        for node, data in self._send(hellos, names, GREETING_SECONDS):
             try:
                 reply = decode_message(data, (HelloReply,))
                 self._nodes[self._member(reply, nonces[node])] = node
             except PeerError as error:
-                log.warning("node %s: not a member of this study: %s", node, error)
+                why = printable(str(error))
+                log.warning("%s: not a member of this study: %s", names[node], why)
+        for node in names.keys() - self._nodes.values():
+            _, last = self._pauses.get(node, (0.0, FIRST_PAUSE_SECONDS / 2))
+            pause = min(2 * last, LONGEST_PAUSE_SECONDS)
+            self._pauses[node] = (time.monotonic() + pause, pause)
 
     def _member(self, reply: Order, nonce: bytes) -> str:
         if not isinstance(reply, HelloReply):
             raise PeerError("no greeting")
         for site in self.roster:
             if site.name == reply.name:
-                key = bytes.fromhex(site.identity)
-                keys.verify(key, reply.signature, "hello", nonce, reply.name)
+                identity = bytes.fromhex(site.identity)
+                keys.verify(identity, reply.signature, "hello", nonce, reply.name)
                 self._check_version(reply)
                 return site.name
         raise PeerError("its name is not on the roster")
 
     def _check_version(self, reply: HelloReply) -> None:
         if reply.protocol != PROTOCOL_VERSION:
+            package = printable(reply.package)
             problem = (
-                f"it speaks protocol {reply.protocol} (fedward {reply.package}), this server "
+                f"it speaks protocol {reply.protocol} (fedward {package}), this server "
                 f"protocol {PROTOCOL_VERSION} (fedward {__version__}); install the same version"
             )
             self.on_problem(reply.name, problem)
@@ -169,7 +201,7 @@ class GridSites:
         self._traffic[name] = self._traffic.get(name, Traffic()) + crossed
 
     def _send(
-        self, payloads: Mapping[int, bytes], deadline_seconds: float
+        self, payloads: Mapping[int, bytes], names: Mapping[int, str], deadline_seconds: float
     ) -> Iterator[tuple[int, bytes]]:
         """Push and poll: Flower's own send_and_receive polls only every 3 s."""
         asked = self._push(payloads)
@@ -179,17 +211,22 @@ class GridSites:
         again = time.monotonic() + repeat
         pause = POLL_SECONDS
         while open_nodes and time.monotonic() < end:
-            replies = list(self.grid.pull_messages(list(asked))) if asked else []
-            for reply in replies:
-                node = asked.pop(reply.metadata.reply_to_message_id, None)
-                if node not in open_nodes or _is_incomplete(reply):
+            singly = self._singly
+            replies = self._pull(asked)
+            for identifier, reply in replies:
+                node = asked.pop(identifier, None)
+                if node not in open_nodes or (reply is not None and _is_incomplete(reply)):
                     continue
                 open_nodes.discard(node)
                 asked = {i: other for i, other in asked.items() if other != node}
-                data = _content(reply)
-                if data is not None:
+                if reply is not None and reply.has_error():
+                    log.warning("%s: it has gone, or its app failed", names[node])
+                elif data := _content(reply):
                     yield node, data
-            if time.monotonic() > again:
+                else:
+                    log.warning("%s: %s", names[node], MALFORMED)
+                    self.on_problem(names[node], MALFORMED)
+            if time.monotonic() > again or self._singly != singly:
                 silent = open_nodes & set(self.grid.get_node_ids())
                 asked |= self._push({node: payloads[node] for node in silent})
                 repeat *= 2
@@ -203,13 +240,46 @@ class GridSites:
 
         A reply counts for the node that its message went to, whatever sender it names.
         """
-        messages = [
-            Message(RecordDict({RECORD: ConfigRecord({FIELD: payload})}), node, MESSAGE_TYPE)
-            for node, payload in payloads.items()
-        ]
+        messages = [_message(payload, node) for node, payload in payloads.items()]
         taken: Iterable[str | None] = self.grid.push_messages(messages)
         pairs = zip(taken, payloads, strict=True)
-        return {identifier: node for identifier, node in pairs if identifier is not None}
+        return {identifier: node for identifier, node in pairs if identifier}
+
+    def _pull(self, asked: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+        """Replies that are there, by the message that they answer; None is one beyond reading.
+
+        If Flower cannot read one reply, it loses all of that pull. From the first time on they are
+        pulled one by one, and :meth:`_send` asks the others again.
+
+        Raises:
+            httpx.HTTPError: the SuperLink does not answer.
+        """
+        if not self._singly:
+            try:
+                return _answers(self.grid.pull_messages(list(asked)) if asked else ())
+            except httpx.HTTPError:
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever a site's bytes do to Flower)
+                log.warning("a reply cannot be read (%s): pulled singly", type(error).__name__)
+                self._singly = True
+        found: list[tuple[str, Message | None]] = []
+        for identifier in asked:
+            try:
+                found += _answers(self.grid.pull_messages([identifier]))
+            except httpx.HTTPError:
+                raise
+            except Exception:  # noqa: BLE001
+                found.append((identifier, None))
+        return found
+
+
+def _message(payload: bytes, node: int) -> Message:
+    record = ConfigRecord({FIELD: payload, SALT: secrets.token_bytes(SALT_BYTES)})
+    return Message(RecordDict({RECORD: record}), node, MESSAGE_TYPE)
+
+
+def _answers(replies: Iterable[Message]) -> list[tuple[str, Message | None]]:
+    return [(reply.metadata.reply_to_message_id, reply) for reply in replies]
 
 
 def _is_incomplete(reply: Message) -> bool:
@@ -217,10 +287,13 @@ def _is_incomplete(reply: Message) -> bool:
     return reply.has_error() and reply.error.code == MESSAGE_UNAVAILABLE
 
 
-def _content(reply: Message) -> bytes | None:
-    if reply.has_error():
-        log.warning("node %s: its app failed", reply.metadata.src_node_id)
+def _content(reply: Message | None) -> bytes | None:
+    """The answer's bytes; None if there are none, or they answer another order."""
+    if reply is None or not reply.has_content():
         return None
     record = reply.content.config_records.get(RECORD)
-    data = None if record is None else record.get(FIELD)
+    asked = reply.metadata.reply_to_message_id
+    if record is None or record.get(ORDER, asked) != asked:
+        return None
+    data = record.get(FIELD)
     return data if isinstance(data, bytes) else None

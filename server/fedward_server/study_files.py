@@ -22,7 +22,7 @@ from fedward_common.files import write_atomic
 ATTEMPTS, LEFT_OUT = "attempts.json", "left-out.json"
 RECEIPTS, NOW = "receipts.jsonl", "now.json"
 FINISHED, FAILED, LOG = "finished.json", "failed.json", "server.log"
-LOCK, STOPPING, PROCESSES = "running.lock", "stopping", "processes.json"
+LOCK, STOPPING, PROCESSES, NODES = "running.lock", "stopping", "processes.json", "nodes.json"
 TAKEOVER_SECONDS = 30.0
 """How long a new run waits for the process of the one before to be gone."""
 
@@ -66,6 +66,19 @@ def forget_stop(server: Path) -> None:
 def is_stopping(server: Path) -> bool:
     """Whether runs are to end after the round in hand."""
     return (server / STOPPING).exists()
+
+
+def write_nodes(server: Path, names: Mapping[int, str]) -> None:
+    """Note Flower's numbers of the enrolled sites, for the studies' processes."""
+    record = {str(node): name for node, name in sorted(names.items())}
+    if record != read_json(server / NODES):
+        write_atomic(server / NODES, json.dumps(record).encode("ascii"))
+
+
+def read_nodes(server: Path) -> dict[int, str] | None:
+    """Flower's numbers of the enrolled sites; None if nobody has noted them here."""
+    path = server / NODES
+    return {int(k): str(v) for k, v in read_json(path).items()} if path.exists() else None
 
 
 def read_receipts(study: Path) -> list[dict[str, Any]]:
@@ -135,13 +148,13 @@ def is_held(folder: Path) -> bool:
     path = folder / LOCK
     if not path.exists():
         return False
-    with path.open("a", encoding="ascii") as lock:
-        return not _try(lock.fileno())
+    with path.open(encoding="ascii") as lock:
+        return not _try(lock.fileno(), fcntl.LOCK_SH)  # two who look are not in each other's way
 
 
-def _try(descriptor: int) -> bool:
+def _try(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -17,21 +17,33 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedward_common.errors import MisuseError, OperatorError, StorageError
+from fedward_common.errors import FedwardError, MisuseError, OperatorError, StorageError
 from fedward_common.files import write_atomic
 from fedward_common.randomness import os_random
+from fedward_common.text import printable
 from fedward_server.admission import Admission
 from fedward_server.agenda import Agenda
 from fedward_server.children import Child, Program
-from fedward_server.consortium import gateway_certificate, gateway_of, retire, retiring
-from fedward_server.control import Control, SuperLinkAwayError
+from fedward_server.consortium import gateway_certificate, gateway_of, refused, retire, retiring
+from fedward_server.control import Control
 from fedward_server.relay import Relay
-from fedward_server.study_files import PROCESSES, ask_to_stop, exclusive, forget_stop, is_held
+from fedward_server.study_files import (
+    PROCESSES,
+    ask_to_stop,
+    exclusive,
+    forget_stop,
+    is_held,
+    read_json,
+    write_nodes,
+)
 from fedward_server.superlink import LINK_FOLDER, SuperLink, is_free, prepare_superlink
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
+CLAIM_SECONDS = 1.0
+"""Whoever looks whether a server runs holds its lock for a moment."""
+
 ASK_SECONDS = 1.0
 SYNC_SECONDS = 10.0
 """Between two looks at the nodes if no enrolment changes; each costs the SuperLink a query."""
@@ -51,8 +63,9 @@ def supervise(server: Path, studies: Sequence[str], nginx_port: int | None = Non
     """
     gateway_of(server)
     try:
-        with exclusive(server, seconds=0.0), _termination() as terminated:
+        with exclusive(server, CLAIM_SECONDS), _termination() as terminated:
             forget_stop(server)
+            (server / PROCESSES).unlink(missing_ok=True)  # its numbers are other processes' now
             return _Supervisor(server, studies, nginx_port, terminated).run()
     except MisuseError as error:
         raise OperatorError(f"{server}: a server runs here already; stop it first") from error
@@ -66,11 +79,11 @@ def stop(server: Path, seconds: float) -> None:
     """
     if not is_held(server):
         raise OperatorError(f"{server}: no server runs here")
-    pid = int(json.loads((server / PROCESSES).read_text("utf-8"))["pid"])
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + seconds
+    pid, end = 0, time.monotonic() + seconds
     while is_held(server):
+        if not pid and (pid := int(read_json(server / PROCESSES).get("pid", 0))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         if time.monotonic() > end:
             raise OperatorError(f"{server}: the server (process {pid}) has not ended yet; wait")
         time.sleep(0.1)
@@ -96,7 +109,8 @@ class _Supervisor:
         self._children = (self._superlink, self._superexec, *self._gateways)
         self._control = Control(link)
         self._agenda = Agenda(self._server, studies, self._control)
-        self._cleared = False
+        self._cleared = self._synced = False
+        self._troubles: dict[str, str] = {}
         self._noted = ""
         self._next_ask = self._next_sync = self._next_renewal = 0.0
         self._admission = Admission(self._server)
@@ -116,22 +130,38 @@ class _Supervisor:
         return self._agenda.failed()
 
     def _tick(self) -> None:
-        self._renew()
+        for step in (self._renew, self._keep_running, self._note, self._ask_superlink):
+            self._attempt(step)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """A full disk or a stray file must not end the server: it is said once, and tried again."""
+        try:
+            step()
+        except (FedwardError, OSError) as error:
+            if self._troubles.get(step.__name__) != str(error):
+                log.warning("%s; it is tried again", printable(str(error)))
+            self._troubles[step.__name__] = str(error)
+        else:
+            self._troubles.pop(step.__name__, None)
+
+    def _keep_running(self) -> None:
         if not self._nginx_port and self._superlink.due and not is_free(self._link.port):
             self._move()
         self._superlink.tick()
         for gateway in self._gateways:
             gateway.tick()
-        self._note()
+
+    def _ask_superlink(self) -> None:
         if time.monotonic() < self._next_ask:
             return
         self._next_ask = time.monotonic() + ASK_SECONDS
         if not self._control.healthy():
             return
-        try:
-            self._ask_superlink()
-        except SuperLinkAwayError as error:
-            log.warning("%s; it is asked again", error)
+        self._attempt(self._clear)
+        self._attempt(self._sync)
+        if self._cleared and self._synced:
+            self._attempt(self._pass_on)
+            self._attempt(self._agenda.tick)
         self._superexec.tick()
 
     def _prepare(self) -> SuperLink:
@@ -148,13 +178,14 @@ class _Supervisor:
             gateway.restart(_gateway_program(self._server, link))
         self._control.move(link)
 
-    def _ask_superlink(self) -> None:
+    def _clear(self) -> None:
+        """End the runs of an earlier supervisor, whose processes are gone."""
         if not self._cleared:
-            self._control.stop_all()  # of an earlier supervisor, whose processes are gone
+            self._control.stop_all()
             self._cleared = True
-        self._sync()
+
+    def _pass_on(self) -> None:
         self._relay.tick(self._agenda.log_file)
-        self._agenda.tick()
 
     def _sync(self) -> None:
         """Make nodes of who is enrolled; end the grace of a key whose successor is in use."""
@@ -163,7 +194,10 @@ class _Supervisor:
             return
         names, old = self._admission.names(), retiring(self._server, now)
         self._next_sync = 0.0  # until it has worked
-        online = self._control.sync_nodes(names)
+        nodes = self._control.sync_nodes(names, refused(self._server, now))
+        write_nodes(self._server, {node.number: names[key] for key, node in nodes.items()})
+        self._synced = True  # no study begins before it can tell members from others
+        online = {key for key, node in nodes.items() if node.online}
         for name in {names[key] for key in online - old.keys()} & set(old.values()):
             retire(self._server, name, now)
             log.info("%s uses its new key; the old one is refused from now on", name)
@@ -183,7 +217,8 @@ class _Supervisor:
 
     def _drain(self) -> None:
         """Let the round in hand end; an idle server has none."""
-        ask_to_stop(self._server)
+        with suppress(StorageError):  # no room for the note: it is cut short then
+            ask_to_stop(self._server)
         end = time.monotonic() + DRAIN_SECONDS
         while self._agenda.busy and time.monotonic() < end:
             for child in self._children:
@@ -195,9 +230,8 @@ class _Supervisor:
         children = {c.program.name: {"pid": c.pid, "restarts": c.restarts} for c in self._children}
         text = json.dumps({"pid": os.getpid(), "processes": children})
         if text != self._noted:
-            with suppress(StorageError):  # a full disk must not end the server; tried again
-                write_atomic(self._server / PROCESSES, text.encode("ascii"))
-                self._noted = text
+            write_atomic(self._server / PROCESSES, text.encode("ascii"))
+            self._noted = text
 
 
 def _gateway_program(server: Path, link: SuperLink) -> Program:

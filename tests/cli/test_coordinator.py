@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import stat
 
 import pytest
 from tests.cli_world import client, ok, run, server
 
+from fedward_common.command import run_command
 from fedward_common.enrolment import coordinator_fingerprint, parse_welcome
 from fedward_common.identity import parse_site_public, spell
 
@@ -55,6 +58,7 @@ def test_an_address_may_be_given_later_and_once(tmp_path):
         (("--address", "a:99999"), "give HOST:PORT"),
         (("--address", ADDRESS, "--listen", "nowhere"), "--listen nowhere: give HOST:PORT"),
         (("--admin-port", "9000"), "give --address too"),
+        (("--address", "fed.example.org:65535"), "no port comes after it; give --admin-port"),
     ],
 )
 def test_a_bad_address_leaves_no_folder_behind(tmp_path, options, words):
@@ -62,6 +66,40 @@ def test_a_bad_address_leaves_no_folder_behind(tmp_path, options, words):
     server("init", *options, "--server", path).refused(2, words)
     assert not (path / "gateway.json").exists()
     ok(server("init", "--address", ADDRESS, "--server", path))
+
+
+def test_a_folder_of_another_user_is_refused_by_every_command(folder, tmp_path):
+    """Root would leave files that the service cannot read."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    site = tmp_path / "site"
+    ok(client("init", "north", "--site", site))
+    os.chown(folder, 65534, -1)
+    user = pwd.getpwuid(65534).pw_name
+    words = f"{folder} belongs to {user}: run it as that user, as in `runuser -u {user} --"
+    before = sorted(folder.rglob("*"))
+    for command in (
+        ("init", "--address", ADDRESS), ("enrol", site / "SITE.pub"), ("revoke", "north"),
+        ("run",), ("status",), ("stop",), ("nginx", "--port", "9400"),
+    ):  # fmt: skip
+        server(*command, "--server", folder).refused(2, words)
+    assert sorted(folder.rglob("*")) == before
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    os.chown(empty, 65534, -1)
+    server("init", "--server", empty).refused(2, "belongs to")
+    assert list(empty.iterdir()) == []
+
+
+def test_a_file_that_may_not_be_read_is_one_line(capsys):
+    def denied(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/srv/coordinator/plan")
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(denied, "fedward-server")
+    assert caught.value.code == 2
+    line = "/srv/coordinator/plan: permission denied; run it as the user that the folder belongs to"
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_enrolling_makes_a_welcome_that_the_site_accepts(folder, tmp_path):
@@ -81,7 +119,9 @@ def test_a_revoked_site_is_gone_and_cannot_come_back_with_its_key(folder, tmp_pa
     ok(client("init", "north", "--site", site))
     ok(server("enrol", site / "SITE.pub", "--server", folder))
     assert "north is revoked" in ok(server("revoke", "north", "--server", folder)).out
-    server("revoke", "north", "--server", folder).refused(2, "not enrolled; enrolled sites: none")
+    again = ok(server("revoke", "north", "--server", folder, "--json")).json
+    assert again == {"site": "north", "revoked": None}  # it may have been cut short: done again
+    server("revoke", "south", "--server", folder).refused(2, "not enrolled; enrolled sites: none")
     server("enrol", site / "SITE.pub", "--server", folder).refused(2, "this key was revoked")
     assert server("status", "--server", folder, "--json").json["sites"] == []
 
@@ -117,7 +157,7 @@ def test_a_configuration_for_nginx_is_printed(folder, tmp_path):
     ok(server("enrol", site / "SITE.pub", "--server", folder))
     shown = ok(server("nginx", "--port", "9400", "--server", folder)).out
     assert "listen 0.0.0.0:9443 ssl;" in shown
-    assert "proxy_pass https://127.0.0.1:9400;" in shown
+    assert "proxy_pass https://127.0.0.1:9400/v1/fleet/pull-messages;" in shown
     assert "get-fab" not in shown
     assert (folder / "gateway.tls").exists()
 

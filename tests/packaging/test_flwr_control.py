@@ -33,7 +33,12 @@ from fedward_server.patience import FIRST_PAUSE_SECONDS, LONGEST_SECONDS, bound_
 from fedward_server.sites import MESSAGE_UNAVAILABLE
 from fedward_server.superlink import SuperLink
 
-NOT_FOR_SITES = {"/v1/fleet/register-node", "/v1/fleet/unregister-node", "/v1/fleet/get-fab"}
+NOT_FOR_SITES = {
+    "/v1/fleet/register-node",
+    "/v1/fleet/unregister-node",
+    "/v1/fleet/get-fab",
+    "/v1/fleet/get-run",
+}
 
 
 def test_the_bundle_holds_no_code():

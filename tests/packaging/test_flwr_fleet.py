@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from flwr.app import ConfigRecord, Metadata, RecordDict
+from flwr.app import Metadata, RecordDict
 from flwr.app.message.message import make_message
 from flwr.common.constant import (
     HEARTBEAT_MIN_INTERVAL,
@@ -42,6 +42,7 @@ from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from fedward_client.agent import answer_content
 from fedward_client.daemon.fleet import _reply_metadata
 
 CALLS = {
@@ -56,8 +57,7 @@ ORDER = Metadata(
 
 def answer(payload: bytes = b"\x00\xff"):
     """An answer as the daemon builds it."""
-    content = RecordDict({"fedward": ConfigRecord({"message": payload})})
-    return make_message(_reply_metadata(ORDER), content)
+    return make_message(_reply_metadata(ORDER), answer_content(payload, ORDER.message_id))
 
 
 def test_the_client_has_the_calls_and_takes_interceptors_and_a_context() -> None:
@@ -111,6 +111,12 @@ def test_an_answer_is_the_same_message_whenever_it_is_made() -> None:
     """The server takes one answer to an order and knows it by its hash: a resend must be equal."""
     assert answer().object_id == answer().object_id
     assert answer(b"other").object_id != answer().object_id
+
+
+def test_no_part_of_an_answer_can_be_foretold_without_the_orders_id() -> None:
+    """The server knows parts by their hashes: whoever registers one first could block the other."""
+    other = make_message(_reply_metadata(ORDER), answer_content(b"\x00\xff", "cd" * 32))
+    assert not set(get_all_nested_objects(answer())) & set(get_all_nested_objects(other))
 
 
 def test_the_servers_validator_takes_an_answer_dated_as_its_order() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.world import coordinate
 
 from fedward_client.round import SiteService
-from fedward_common.errors import IntegrityError
+from fedward_common.errors import IntegrityError, OperatorError
 from fedward_common.identity import Approval, approve
 from fedward_common.messages import ORDERS, Propose, ProposeReply, decode_message
 from fedward_server import approvals
@@ -83,6 +83,15 @@ def test_an_approval_with_another_members_key_is_not_taken(world, caplog, monkey
         coordinate(sites, stop).run()
     told = [r.getMessage() for r in caplog.records if "another member's" in r.getMessage()]
     assert told == [f"{AWAY}: its encryption key is another member's: approval refused"] * 2
+
+
+def test_a_plan_that_a_member_rejects_is_not_proposed_for_ever(world):
+    """The study fails by the hospital's name, so that the next one can run."""
+    digest = world.signed.open().digest
+    with world.open(AWAY) as site:
+        site.studies.reject(digest)
+    with world.sites() as sites, pytest.raises(OperatorError, match=f"^{AWAY} refuses the plan"):
+        coordinate(sites, stop).run()
 
 
 def test_kept_approvals_are_for_one_plan_and_checked(world):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import shutil
 
@@ -13,12 +15,16 @@ from fedward_common.messages import (
     ORDERS,
     REPLIES,
     AgreeOrder,
+    Hello,
     MaskOrder,
     Message,
+    Propose,
     Refusal,
     ShareOrder,
     StepReply,
     UnmaskOrder,
+    WitnessesNeeded,
+    WitnessOrder,
     decode_message,
 )
 
@@ -28,6 +34,9 @@ OPENING = 3 + 3 + 3 * 3
 
 MESSAGES = OPENING + 4 * 3 * SUMS - 3 * (SUMS - 1)
 """Four exchanges a sum, of which step 1 rides along."""
+
+LOGGED, UNLOGGED = (*STEPS, Propose, WitnessOrder), (Refusal, WitnessesNeeded)
+"""Orders whose answers the site's log names, but for these answers."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
@@ -112,12 +121,31 @@ def test_every_reply_that_leaves_is_in_the_sites_log_once_even_if_it_leaves_twic
     with world.sites(on_order=again) as sites:
         coordinator = coordinate(sites)
         coordinator.run()
-        study, site = coordinator.digest, sites.site("site-1")
-        entries = [entry for entry in site.audit.entries() if entry.kind != "approve"]
-        left = [order.TAG for name, order, _ in sites.sent if name == "site-1"]
-    steps = [tag for tag in left if tag in {kind.TAG for kind in STEPS}]
-    assert [entry.kind for entry in entries] == steps
-    assert {entry.study for entry in entries} == {study}
+        study, plan = coordinator.digest, world.study.plan.digest
+        entries = [e for e in sites.site("site-1").audit.entries() if e.kind != "approve"]
+        left = [(order, data) for name, order, data in sites.sent if name == "site-1"]
+    named = [
+        (order.TAG, hashlib.sha256(data).digest())
+        for order, data in left
+        if isinstance(order, LOGGED) and not isinstance(decode_message(data, REPLIES), UNLOGGED)
+    ]
+    assert [(entry.kind, entry.sha256) for entry in entries] == named
+    assert {kind for kind, _ in named} == {kind.TAG for kind in (*STEPS, Propose, WitnessOrder)}
+    assert {(e.kind == "propose", e.study) for e in entries} == {(True, plan), (False, study)}
+
+
+def test_what_a_coordinator_may_ask_without_end_does_not_fill_the_log(world):
+    with world.sites() as sites:
+        coordinator = coordinate(sites)
+        coordinator.run()
+        ask = functools.partial(sites.ask, "site-1")
+        before = sites.site("site-1").audit.head()
+        for number in range(20):
+            ask(Hello(number.to_bytes(32, "big")).encode())
+            ask(ShareOrder(number.to_bytes(32, "big"), 1).encode())
+            ask(ShareOrder(coordinator.digest, 100 + number).encode())
+            ask(b"garbage")
+        assert sites.site("site-1").audit.head() == before
 
 
 def test_an_e_is_never_begun_twice(world):

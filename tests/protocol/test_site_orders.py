@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -283,7 +284,11 @@ def test_the_addend_leaves_at_the_plans_delay_and_a_late_one_not_at_all(tmp_path
     with world.open("site-1") as site, world.sites() as others:
         service = SiteService(site, clock=clock, sleep=clock.sleep)
         reply = witnessed(others, service, order)
-    assert isinstance(reply, StepReply)
+        assert isinstance(reply, StepReply)
+        sent = decode_message(service.handle(order.encode()), REPLIES)
+        assert sent == reply  # and a repeated one waits no more
+        (entry,) = [entry for entry in site.audit.entries() if entry.kind.startswith("mask")]
+    assert (entry.kind, entry.sha256) == ("mask", hashlib.sha256(reply.encode()).digest())
     assert clock.slept == [20.0]
 
     class Slow(Clock):
@@ -295,5 +300,9 @@ def test_the_addend_leaves_at_the_plans_delay_and_a_late_one_not_at_all(tmp_path
     with late.open("site-1") as site, late.sites() as others:
         service = SiteService(site, clock=clock, sleep=clock.sleep)
         for _ in range(2):  # asked again, it does not leave late either
-            assert isinstance(witnessed(others, service, order), Refusal)
+            refusal = witnessed(others, service, order)
+            assert isinstance(refusal, Refusal)
+            (entry,) = [entry for entry in site.audit.entries() if entry.kind.startswith("mask")]
+            hashed = hashlib.sha256(refusal.encode()).digest()
+            assert (entry.kind, entry.sha256) == ("mask-refused", hashed)  # what left, in fact
     assert clock.slept == [15.0, 15.0]

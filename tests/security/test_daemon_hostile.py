@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import time
 from datetime import UTC, datetime
+from http.cookiejar import Cookie
 
+import httpx
 import pytest
 from flwr.app import ConfigRecord, Metadata, RecordDict
 from flwr.app.message.message import make_message
@@ -62,6 +65,12 @@ def test_a_proxy_that_tells_no_time_is_taken_to_agree(tmp_path):
         (b"", "malformed"),
         (b"[" * 100_000, "malformed"),
         (b'{"unix_time": "x", "protocol": 1}', "malformed"),
+        (b'{"unix_time": 1' + b"0" * 400 + b', "protocol": 1}', "malformed"),
+        (b'{"unix_time": 1' + b"0" * 5000 + b', "protocol": 1}', "malformed"),
+        (b'{"unix_time": 1.0, "protocol": 1e999}', "malformed"),
+        (b'{"unix_time": Infinity, "protocol": 1}', "no time"),
+        (b'{"unix_time": NaN, "protocol": 1}', "no time"),
+        (b'{"unix_time": 1e12, "protocol": 1}', "no time"),
         (b'{"unix_time": 1.0, "protocol": 2}', "speaks protocol 2"),
     ],
 )
@@ -87,12 +96,75 @@ def test_no_redirect_is_followed_into_the_hospitals_network(tmp_path):
 
 
 def test_an_answer_without_end_is_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1 << 16)
+    """Only the parts of an order may be longer than a mebibyte."""
+    monkeypatch.setattr(transport, "MAX_OBJECT_BYTES", 1 << 23)
+    sizes = {"/v1/time": 1 << 21, transport.PULL_OBJECT: 1 << 21, "/x" + transport.PULL_OBJECT: 1}
+
+    def told(way: Transport, path: str) -> int:
+        return len(way.send(httpx.Request("POST", f"{way.base}{path}")).content)
+
+    with HostileGateway(tmp_path, lambda _, path, __: (200, {}, bytes(sizes[path]))) as gateway:
+        connection = gateway.connection()
+        with Transport(connection.welcome.gateway, tls_context(connection)) as way:
+            assert told(way, transport.PULL_OBJECT) == 1 << 21
+            sizes |= {transport.PULL_OBJECT: 1 << 24, "/x" + transport.PULL_OBJECT: 1 << 21}
+            for path in sizes:
+                with pytest.raises(LinkError, match="cut off"):
+                    told(way, path)
+
+
+LOCATIONS = ("https://[", "https://%zz/", "//a:99999999/", "http://\xe9/", "data:,x", "\x01")
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_a_redirect_to_nowhere_is_a_refusal(tmp_path, location):
+    answer = (302, {"Location": location}, b"")
     with (
-        HostileGateway(tmp_path, lambda *_: (200, {}, bytes(1 << 20))) as gateway,
-        pytest.raises(LinkError, match="cut off"),
+        HostileGateway(tmp_path, lambda *_: answer) as gateway,
+        FleetLink(gateway.connection()) as link,
     ):
-        offset(gateway)
+        with pytest.raises(LinkError, match="302"):
+            link.activate()
+        with pytest.raises(LinkError, match="302"):
+            link.measure_clock()
+
+
+CHARSETS = ("hex", "zlib", "base64", "rot13", "idna", "undefined", "utf-16", "unicode_escape")
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_a_refusal_in_a_strange_character_set_is_a_refusal(tmp_path, charset):
+    answer = (503, {"Content-Type": f"text/plain; charset={charset}", "X": "\xe9"}, b"78" * 5)
+    with (
+        HostileGateway(tmp_path, lambda *_: answer) as gateway,
+        FleetLink(gateway.connection()) as link,
+        pytest.raises(LinkError, match="503"),
+    ):
+        link.activate()
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"1" * 5000, b'{"code": 1e999}', b"\xff"])
+def test_a_refusal_that_is_no_json_is_a_refusal(tmp_path, body):
+    with (
+        HostileGateway(tmp_path, lambda *_: (403, {}, body)) as gateway,
+        FleetLink(gateway.connection()) as link,
+        pytest.raises(LinkError, match="403"),
+    ):
+        link.activate()
+
+
+def test_no_cookie_is_kept_and_no_proxy_of_the_environment_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    content = clock(0)()[2]
+    with HostileGateway(tmp_path, lambda *_: (200, {"Set-Cookie": "a=b"}, content)) as gateway:
+        connection = gateway.connection()
+        with Transport(connection.welcome.gateway, tls_context(connection)) as way:
+            response = way.send(httpx.Request("GET", f"{way.base}/v1/time"))
+            assert response.content == content
+            assert list(response.headers) == ["content-length"]  # of what was read
+            assert not [item for item in gc.get_objects() if type(item) is Cookie]
 
 
 def test_an_answer_that_drips_ends_at_its_deadline(tmp_path, monkeypatch):
@@ -164,7 +236,8 @@ def test_a_refusal_is_shown_without_what_a_terminal_would_obey(tmp_path):
 def order(content: RecordDict | None = None, kind: str = MESSAGE_TYPE):
     """An order as a SuperLink hands it out: (its proto without content, its tree, its objects)."""
     metadata = Metadata(3, "", 1, 17, "", "", time.time(), 600.0, kind)
-    records = RecordDict({RECORD: ConfigRecord({FIELD: b"abc"})}) if content is None else content
+    asked = {FIELD: b"abc", "salt": bytes(16)}
+    records = RecordDict({RECORD: ConfigRecord(asked)}) if content is None else content
     message = make_message(metadata, records)
     message.metadata.__dict__["_message_id"] = message.object_id
     proto = MessageProto(
@@ -221,6 +294,11 @@ def fetched(tmp_path, orders: Orders) -> bytes:
 
 def test_an_honest_order_arrives(tmp_path):
     proto, tree, objects = order()
+    assert fetched(tmp_path, Orders(proto, [tree], objects)) == b"abc"
+
+
+def test_an_order_without_salt_is_served_too(tmp_path):
+    proto, tree, objects = order(RecordDict({RECORD: ConfigRecord({FIELD: b"abc"})}))
     assert fetched(tmp_path, Orders(proto, [tree], objects)) == b"abc"
 
 

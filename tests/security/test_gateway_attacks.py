@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import base64
+import os
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
+from flwr.proto.node_pb2 import Node
 from tests.gateway_world import (
     GatewayWorld,
     Member,
@@ -25,7 +33,15 @@ from fedward_common.identity import SiteIdentity
 from fedward_common.randomness import os_random
 from fedward_server.certificates import new_authority
 from fedward_server.consortium import authority_of, revoke_site
-from fedward_server.gateway_limits import FLEET_PATHS, OBJECT_BYTES, REQUEST_BYTES
+from fedward_server.gateway_limits import (
+    BYTES_PER_MINUTE,
+    FLEET_PATHS,
+    MIB,
+    OBJECT_BYTES,
+    PUSH_MESSAGES,
+    REQUEST_BYTES,
+    Limits,
+)
 
 PULL = "/v1/fleet/pull-messages"
 NAMES = ("north", "south", "west", "east")
@@ -38,7 +54,11 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def running(world, tmp_path_factory):
-    with Upstream(tmp_path_factory.mktemp("upstream")) as upstream, serving(world, upstream):
+    with (
+        Upstream(tmp_path_factory.mktemp("upstream")) as upstream,
+        serving(world, upstream, {"BODY_SECONDS": 600.0}) as process,  # a busy machine is slow
+    ):
+        upstream.gateway = process.pid
         yield upstream
 
 
@@ -83,7 +103,9 @@ def test_an_enrolled_site_gets_through_with_its_own_headers_only(world, upstream
 
 def test_every_path_that_a_node_needs_passes(world, upstream, north):
     for path in FLEET_PATHS:
-        assert world.post(north, path)[0] == 200
+        body = announced().SerializeToString() if path == PUSH_MESSAGES else b"any"
+        assert world.post(north, path, body=body)[0] == 200
+        assert upstream.seen[-1][2] == body
     assert [path for path, _, _ in upstream.seen] == list(FLEET_PATHS)
 
 
@@ -252,6 +274,105 @@ def test_a_large_object_passes_whole(world, upstream, north):
     assert upstream.seen[0][2] == body
 
 
+def announced(**changes) -> PushMessagesRequest:
+    """What a node announces before it uploads an answer: as it should be, but for ``changes``."""
+    metadata = {
+        "src_node_id": 7, "dst_node_id": SUPERLINK_NODE_ID, "message_id": "ab" * 32,
+        "reply_to_message_id": "cd" * 32,
+    }  # fmt: skip
+    metadata |= {name: value for name, value in changes.items() if name in metadata}
+    parts = ObjectTree(object_id=changes.get("root", metadata["message_id"]))
+    for number in range(changes.get("children", 2)):
+        parts.children.add(object_id=f"{number:064x}")
+    request = PushMessagesRequest(node=Node(node_id=7))
+    request.messages_list.extend(
+        [Message(metadata=Metadata(**metadata))] * changes.get("messages", 1)
+    )
+    request.message_object_trees.extend([parts] * changes.get("trees", 1))
+    request.clientapp_runtime_list.extend(changes.get("seconds", []))
+    return request
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"src_node_id": SUPERLINK_NODE_ID}, "another node's name"),  # an order, as if we sent it
+        ({"src_node_id": 8}, "another node's name"),
+        ({"src_node_id": 0}, "another node's name"),
+        ({"dst_node_id": 8}, "answers no order"),
+        ({"reply_to_message_id": ""}, "answers no order"),
+        ({"root": "ef" * 32}, "parts of another message"),  # names that another is about to use
+        ({"message_id": ""}, "parts of another message"),
+        ({"children": 8}, "more than 8 parts"),
+        ({"messages": 0, "trees": 0}, "exactly one message"),
+        ({"messages": 2, "trees": 2}, "exactly one message"),
+        ({"trees": 2}, "exactly one message"),
+        ({"seconds": [0.5]}, "how long a site took"),
+    ],
+)
+def test_a_message_that_is_not_the_sites_own_answer(world, upstream, north, changes, words):
+    body = announced(**changes).SerializeToString()
+    assert words in refused(world.post(north, PUSH_MESSAGES, body=body), 400, upstream)
+
+
+def test_an_announcement_that_is_none(world, upstream, north):
+    nested = b""
+    for _ in range(200):
+        nested = b"\x12" + _varint(len(nested)) + nested  # field 2 of ObjectTree: a child
+    for body in (b"\xff" * 1000, b"\x1a" + _varint(len(nested)) + nested):
+        answer = world.post(north, PUSH_MESSAGES, body=body)
+        assert "not a PushMessagesRequest" in refused(answer, 400, upstream)
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low]) if not rest else bytes([low | 0x80]) + _varint(rest)
+
+
+def test_a_site_may_send_four_of_the_largest_answers_in_a_minute_and_not_five():
+    limits, key = Limits(), b"key"
+    for _ in range(4):
+        assert limits.begin(key, 0.0) is None
+        assert limits.take(key, OBJECT_BYTES) is None
+        limits.end(key)
+    assert limits.begin(key, 0.0) is None
+    assert "more than 256 MiB a minute" in str(limits.take(key, MIB))
+    limits.end(key)
+    assert "more than 256 MiB" in str(limits.begin(key, 0.1))
+    assert limits.begin(b"another", 0.1) is None
+    assert limits.begin(key, 30.0) is None
+    assert limits.take(key, BYTES_PER_MINUTE // 2 - 2 * MIB) is None
+
+
+def test_a_body_where_none_belongs(world, upstream, north):
+    """What comes after the answer is not read: the connection ends."""
+    for framing in (b"content-length: 1000000000000", b"transfer-encoding: chunked"):
+        with world.connect(north) as connection:
+            head = request("/v1/time", {}, b"", "GET").replace(b"content-length: 0", framing)
+            connection.sendall(head)
+            assert "no body" in refused(read_response(connection), 400, upstream)
+            endless = bytes(64 * MIB)
+            with pytest.raises(OSError):
+                connection.sendall(endless)
+
+
+def test_a_site_that_is_revoked_within_a_body_does_not_finish_it(world, upstream):
+    member = world.enrol("leaving")
+    wait_until(lambda: world.post(member, PULL)[0] == 200)
+    upstream.seen.clear()
+    body = bytes(40_000)
+    with world.connect(member) as connection:
+        head = request("/v1/fleet/push-object", member.headers(), b"").replace(
+            b"content-length: 0", b"content-length: %d" % len(body)
+        )
+        connection.sendall(head + body[:16_384])
+        revoke_site(world.server, "leaving", datetime.now(UTC))
+        wait_until(lambda: dropped(world, member))
+        upstream.seen.clear()
+        connection.sendall(body[16_384:])
+        assert "revoked" in refused(read_response(connection), 403, upstream)
+
+
 def test_time_is_told_to_sites(world, upstream, north):
     status, _, body = world.post(north, "/v1/time", method="GET")
     assert status == 200
@@ -287,6 +408,22 @@ def dropped(world: GatewayWorld, member: Member) -> bool:
         return world.post(member, PULL)[0] == 0
     except (ssl.SSLError, ConnectionError):
         return True
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(world, upstream):
+    command = [sys.executable, "-m", "fedward_server.gateway_process", str(world.server), "20001"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    *_, last = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert f"{world.port}: cannot listen (another program listens there)" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_as_many_files_may_be_open_as_the_machine_allows(world, running):
+    limits = Path(f"/proc/{running.gateway}/limits").read_text()
+    soft, hard = next(r for r in limits.splitlines() if r.startswith("Max open files")).split()[3:5]
+    assert soft == hard
 
 
 def test_metrics_and_status_say_who_was_refused(world, upstream, north):

@@ -117,7 +117,12 @@ def north(world):
 
 def test_an_enrolled_site_passes_on_every_path_that_it_needs(world, upstream, north):
     for path in FLEET_PATHS:
-        status, headers, body = world.post(north, path, {**north.headers(), "cookie": "a=b"}, b"hi")
+        given = {
+            **north.headers(), "cookie": "a=b", "x-forwarded-for": "1.2.3.4", "flwr-other": "x",
+            "flwr-package-name": "flwr", "flwr-package-version": "1.41.0",
+            "flwr-component-name": "supernode",
+        }  # fmt: skip
+        status, headers, body = world.post(north, f"{path}?a=b", given, b"hi")
         assert (status, body) == (200, upstream.answer), path
         assert "set-cookie" not in headers
     assert [path for path, _, _ in upstream.seen] == list(FLEET_PATHS)
@@ -125,7 +130,12 @@ def test_an_enrolled_site_passes_on_every_path_that_it_needs(world, upstream, no
         lowered = {name.lower(): value for name, value in seen.items()}
         assert sent == b"hi"
         assert lowered["flwr-public-key"] == north.headers()["flwr-public-key"]
-        assert "cookie" not in lowered
+        passed = {name for name in lowered if name.startswith("flwr-")}
+        assert passed == {name for name in given if name.startswith("flwr-")} - {"flwr-other"}
+        assert all(
+            lowered[name] == given[name] for name in passed - {"flwr-timestamp", "flwr-signature"}
+        )
+        assert not lowered.keys() & {"cookie", "x-forwarded-for"}
 
 
 def test_without_or_with_a_wrong_certificate(world, upstream, north):
@@ -161,6 +171,7 @@ def test_two_node_keys_in_one_request(world, upstream, north):
 @pytest.mark.parametrize(
     "path",
     [
+        "/v1/fleet/get-run",
         "/v1/fleet/register-node",
         "/v1/fleet/unregister-node",
         "/v1/fleet/get-fab",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,10 +11,13 @@ import pytest
 from cryptography import x509
 
 from fedward_common.enrolment import load_certificate, parse_welcome
-from fedward_common.errors import IntegrityError, OperatorError
+from fedward_common.errors import IntegrityError, OperatorError, StorageError
 from fedward_common.identity import SiteIdentity
 from fedward_common.keys import new_transport_key
 from fedward_common.randomness import os_random
+from fedward_server import consortium
+from fedward_server.admission import Admission
+from fedward_server.authority_lines import append_line, read_lines
 from fedward_server.certificates import GATEWAY_DAYS
 from fedward_server.consortium import (
     GRACE,
@@ -24,9 +28,11 @@ from fedward_server.consortium import (
     found_consortium,
     gateway_certificate,
     gateway_of,
+    refused,
     retire,
     retiring,
     revoke_site,
+    write_revocations,
 )
 from fedward_server.server_folder import create_server
 
@@ -153,6 +159,59 @@ def test_a_revocation_that_was_cut_short_counts(folder):
     revoke_site(folder.path, "north", NOW)
     public.write_text(text)
     assert admitted(folder.path, NOW) == {}
+
+
+def test_a_revocation_in_a_rotation_that_was_cut_short_is_finished(folder, monkeypatch):
+    """Killed at any step, and done again: the old key of the rotation is out too."""
+    for step in ("retire", "write_revocations", "append_line"):
+        old = north()
+        enrol(folder, old)
+        new = rotated(old)
+        enrol(folder, new, replace=True)
+        assert len(admitted(folder.path, NOW)) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(consortium, step, _killed)
+            with pytest.raises(KeyboardInterrupt):
+                revoke_site(folder.path, "north", NOW)
+        revoke_site(folder.path, "north", NOW)
+        assert admitted(folder.path, NOW) == {}
+        assert {old.public().transport, new.public().transport} <= refused(folder.path, NOW)
+        assert not (folder.path / "sites" / "north.pub").exists()
+        revoke_site(folder.path, "north", NOW)  # nothing is left to do, and no mistake
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_folder_of_sites_that_is_away_shuts_nobody_out(folder):
+    enrol(folder, north())
+    admission = Admission(folder.path)
+    assert admission.refresh()
+    (folder.path / "sites").rename(folder.path / "moved")
+    for _ in range(2):
+        with pytest.raises(StorageError, match="sites: not there"):
+            admission.refresh()
+        assert list(admission.names().values()) == ["north"]
+    with pytest.raises(StorageError, match="sites: not there"):
+        write_revocations(folder.path, NOW)
+    assert revoked_serials(folder) == set()
+    (folder.path / "moved").rename(folder.path / "sites")
+    admission.refresh()
+    assert list(admission.names().values()) == ["north"]
+
+
+def test_records_that_two_processes_add_at_once_are_all_kept(folder):
+    def add(worker: int) -> None:
+        for number in range(20):
+            append_line(folder.path, "test.jsonl", {"n": f"{worker} {number}"})
+
+    threads = [threading.Thread(target=add, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({line["n"] for line in read_lines(folder.path, "test.jsonl")}) == 60
 
 
 def test_nobody_of_that_name_can_be_revoked(folder):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import socket
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
+from fedward_client.daemon import serve
 from fedward_client.daemon import state as state_module
 from fedward_client.daemon.inbox import FILE, Announced, Inbox, Order
 from fedward_client.daemon.log import log_to_stderr
 from fedward_client.daemon.loop import kind_of
 from fedward_client.daemon.notify import Notifier
-from fedward_client.daemon.state import DaemonState, StateFile, boot_id, read_state
+from fedward_client.daemon.state import DaemonState, StateFile, read_state
 from fedward_client.daemon.stopping import Stop
-from fedward_client.serving import claim, is_served
-from fedward_client.site import VOLATILE
+from fedward_client.serving import LOCK, claim, is_served
+from fedward_client.site import POLICY, VOLATILE, create_site, open_site
 from fedward_common.errors import OperatorError
 from fedward_common.messages import Refusal, Standing, StepReply
 
@@ -107,13 +110,63 @@ def test_a_damaged_state_is_none(tmp_path, text):
     assert StateFile(tmp_path).state == DaemonState()
 
 
-def test_only_a_session_of_this_boot_counts_as_abandoned(tmp_path):
-    file = StateFile(tmp_path)
+def test_only_a_session_of_this_boot_and_folder_counts_as_abandoned(tmp_path):
+    original, copy = tmp_path / "north", tmp_path / "copy"
+    original.mkdir()
+    file = StateFile(original)
     assert file.abandoned() == 0
-    file.update(node=7, boot=boot_id())
-    assert StateFile(tmp_path).abandoned() == 7
-    file.update(node=7, boot="another machine's")  # a copy of the folder: the original may serve
-    assert StateFile(tmp_path).abandoned() == 0
+    with claim(original):
+        file.begun(7, 0.0)
+        assert StateFile(original).abandoned() == 7
+        shutil.copytree(original, copy)
+        with claim(copy):  # while the original serves
+            assert StateFile(copy).state.node == 7
+            assert StateFile(copy).abandoned() == 0
+    (original / LOCK).unlink()
+    assert StateFile(original).abandoned() == 0
+    with claim(original):
+        file.begun(7, 0.0)
+    file.update(boot="another machine's")
+    assert StateFile(original).abandoned() == 0
+
+
+class Saving(Stop):
+    """An editor goes on writing while the daemon waits."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__()
+        self.path, self.text = path, text
+
+    def wait(self, seconds: float) -> None:
+        assert seconds == serve.HALF_SAVED_SECONDS
+        self.path.write_text(self.text)
+
+
+def test_a_policy_that_is_half_saved_is_read_once_more(tmp_path):
+    create_site(tmp_path / "north", "north")
+    policy = tmp_path / "north" / POLICY
+    whole = policy.read_text()
+    half = whole + "\n[caps"
+    policy.write_text(half)
+    with serve._opened(tmp_path / "north", Saving(policy, whole), again=True) as site:
+        assert site.folder.name == "north"
+    policy.write_text(half)
+    with pytest.raises(OperatorError, match="not valid TOML"):  # never the old one
+        serve._opened(tmp_path / "north", Saving(policy, half), again=True)
+    with pytest.raises(OperatorError, match="not valid TOML"):  # a person waits
+        serve._opened(tmp_path / "north", Stop(), again=False)
+
+
+def test_what_is_saved_while_the_site_is_opened_is_an_edit(tmp_path):
+    create_site(tmp_path / "north", "north")
+    before = serve._editions(tmp_path / "north")
+    with open_site(tmp_path / "north") as site:
+        assert not serve.daemon_of(site, opened_with=before)._outdated()
+        policy = tmp_path / "north" / POLICY
+        policy.with_suffix(".new").write_text(policy.read_text())
+        policy.with_suffix(".new").rename(policy)
+        assert serve.daemon_of(site, opened_with=before)._outdated()
+        assert not serve.daemon_of(site)._outdated()
 
 
 def test_one_process_serves_a_folder_and_whoever_looks_can_tell(tmp_path):

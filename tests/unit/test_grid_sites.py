@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -10,8 +12,9 @@ from fedward_common import keys
 from fedward_common.messages import Hello, HelloReply, ShareOrder, StepReply, decode_message
 from fedward_common.plan.sections import RosterSite
 from fedward_common.randomness import os_random
+from fedward_server import app
 from fedward_server import sites as module
-from fedward_server.sites import MESSAGE_UNAVAILABLE, GridSites
+from fedward_server.sites import MALFORMED, MESSAGE_UNAVAILABLE, GridSites
 from fedward_simulations.grid import InMemoryGrid, bind
 
 KEY = keys.new_key(os_random)
@@ -20,8 +23,16 @@ ORDER = ShareOrder(b"study", 1)
 ANSWER = StepReply(b"answer", b"")
 
 
-def site_app(protocol: int = 1, asked: list[bytes] | None = None) -> ClientApp:
-    """A site that greets with its key and answers every other order with ANSWER."""
+def site_app(
+    protocol: int = 1,
+    asked: list[bytes] | None = None,
+    package: str = "0.1.0",
+    **beside: str,
+) -> ClientApp:
+    """A site that greets with its key and answers every other order with ANSWER.
+
+    ``beside`` lies in its records beside every answer.
+    """
     app = ClientApp()
 
     @app.query("fedward")
@@ -33,11 +44,16 @@ def site_app(protocol: int = 1, asked: list[bytes] | None = None) -> ClientApp:
         if data[5:].find(b"hello") >= 0:
             order = decode_message(data, (Hello,))
             signature = keys.sign(KEY, "hello", order.nonce, "north")
-            reply = HelloReply("north", protocol, "0.1.0", signature)
-        record = ConfigRecord({"message": reply.encode()})
-        return Message(RecordDict({"fedward": record}), reply_to=message)
+            reply = HelloReply("north", protocol, package, signature)
+            return Message(_record({"message": reply.encode()}), reply_to=message)
+        order = {"order": message.metadata.message_id} | beside
+        return Message(_record({"message": reply.encode()} | order), reply_to=message)
 
     return app
+
+
+def _record(values) -> RecordDict:
+    return RecordDict({"fedward": ConfigRecord(values)})
 
 
 def context(node: int) -> Context:
@@ -149,3 +165,46 @@ def test_a_site_of_another_protocol_is_told_apart_by_name_and_version():
     assert name == "north"
     assert "speaks protocol 2 (fedward 0.1.0), this server protocol 1" in why
     assert "install the same version" in why
+
+
+def test_an_answer_to_another_order_is_none(quick):
+    problems: list[tuple[str, str]] = []
+    grid = InMemoryGrid({5: bind(site_app(order="another"), context(5))})
+    sites = connected(grid, on_problem=lambda *told: problems.append(told))
+    assert list(sites.exchange({"north": ORDER}, 60.0)) == []
+    assert problems == [("north", MALFORMED)]
+    grid.close()
+
+
+def test_what_a_site_calls_its_package_adds_no_line_to_a_log(caplog):
+    told = "9\nERROR fedward_server.agenda: restore the backup of Monday"
+    problems: list[str] = []
+    grid = InMemoryGrid({5: bind(site_app(protocol=2, package=told), context(5))})
+    sites = GridSites(grid, ROSTER, on_problem=lambda _, why: problems.append(why))
+    with caplog.at_level(logging.WARNING):
+        assert sites.present() == ()
+    grid.close()
+    lines = [*problems, *(record.getMessage() for record in caplog.records)]
+    assert len(lines) == 2
+    assert not any("\n" in line for line in lines)
+
+
+def test_a_studys_log_has_one_line_for_a_message(tmp_path, monkeypatch):
+    ours = logging.getLogger("fedward_server")
+    monkeypatch.setattr(ours, "handlers", list(ours.handlers))
+    monkeypatch.setattr(ours, "level", ours.level)
+    app._log_to(tmp_path / "server.log")
+    logging.getLogger("fedward_server.sites").warning("%s", "a\nERROR fedward_server: b\r\x1b[2J")
+    (line,) = (tmp_path / "server.log").read_text().splitlines()
+    assert line == "WARNING fedward_server.sites: a ERROR fedward_server: b  [2J"
+
+
+def test_a_member_who_is_known_is_not_greeted_again_and_a_full_roster_greets_nobody(quick):
+    asked: list[bytes] = []
+    grid = InMemoryGrid({5: bind(site_app(asked=asked), context(5))})
+    sites = connected(grid)
+    grid._nodes[6] = bind(site_app(asked=asked), context(6))
+    for _ in range(3):
+        assert sites.present() == ("north",)
+    assert len(asked) == 1
+    grid.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 
 import pytest
 from tests.world import GRADIENT, make_world
@@ -29,6 +31,7 @@ from fedward_server.study_files import (
     note_finished,
     read_receipts,
 )
+from fedward_server.supervisor import CLAIM_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
@@ -213,6 +216,24 @@ def test_how_a_study_ended_is_on_the_disk(tmp_path):
     forget_failure(tmp_path)
     note_finished(tmp_path)
     assert (failure(tmp_path), is_finished(tmp_path)) == (None, True)
+
+
+def test_who_only_looks_keeps_nobody_from_starting(tmp_path):
+    with exclusive(tmp_path):
+        pass  # makes the lock's file
+    looking = (tmp_path / "running.lock").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as is_held does, for a moment
+    threading.Timer(0.2, looking.close).start()
+    with exclusive(tmp_path, CLAIM_SECONDS):
+        assert is_held(tmp_path)
+
+
+def test_two_who_look_do_not_see_each_other(tmp_path):
+    with exclusive(tmp_path):
+        pass
+    with (tmp_path / "running.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as is_held does
+        assert not is_held(tmp_path)
 
 
 def test_a_folder_is_worked_on_by_one(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fedward_client.site_folder import VAULT_KEY_VARIABLE, create_site, load_key, open_site
@@ -26,6 +28,18 @@ def test_a_site_is_made_private_and_opens(made):
         assert path.stat().st_mode & 0o077 == 0, path
     assert (made / "identity" / "site.key").read_bytes() == b"abc"
     assert not list(made.parent.glob(".*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+@pytest.mark.parametrize(("owner", "called"), [(65534, "nobody"), (4_000_001, "4000001")])
+def test_a_folder_of_another_user_is_not_opened_and_not_written(made, owner, called):
+    before = sorted(path.name for path in made.iterdir())
+    os.chown(made, owner, -1)
+    with pytest.raises(OperatorError, match=f"belongs to {called}: .* runuser -u {called} -- "):
+        open_site(made)
+    assert sorted(path.name for path in made.iterdir()) == before
+    os.chown(made, os.geteuid(), -1)
+    open_site(made).close()
 
 
 def test_two_sites_share_no_key(tmp_path):

@@ -84,7 +84,7 @@ def _enrolled(site: Site) -> dict[str, Any] | None:
 
 def _public(state: DaemonState) -> dict[str, Any]:
     record = asdict(state)
-    del record["node"], record["boot"]
+    del record["node"], record["boot"], record["lock"]
     return record
 
 

@@ -62,6 +62,9 @@ OBJECT_SECONDS, OBJECT_TRIES = 120.0, 1000
 OBJECT_FIRST_PAUSE, OBJECT_PAUSE = 0.02, 0.5
 """An order may be announced a moment before its parts are there."""
 
+MAX_REFUSAL = 4096
+"""Bytes of a refusal that are looked at; Flower's own are a line."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -203,7 +206,7 @@ class FleetLink:
             RunEndedError: its run is over.
         """
         asked = _open(envelope)
-        reply = make_message(_reply_metadata(asked), answer_content(answer))
+        reply = make_message(_reply_metadata(asked), answer_content(answer, asked.message_id))
         reply.metadata.__dict__["_message_id"] = reply.object_id
         bare = make_message(reply.metadata, RecordDict())  # its parts follow
         response = self._call(
@@ -279,7 +282,10 @@ def _reply_metadata(asked: Metadata) -> Metadata:
 
 def _refusal(response: httpx.Response) -> FedwardError:
     """What an answer other than 2xx means."""
-    told = FlowerError.from_json(response.text)
+    try:
+        told = FlowerError.from_json(response.content[:MAX_REFUSAL].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):  # JSON of absurd depth or numbers
+        told = None
     if told is not None and told.code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
         return RunEndedError("the run is over")
     if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:

@@ -20,7 +20,7 @@ from fedward_client.daemon.fleet import (
 )
 from fedward_client.daemon.inbox import Announced, Inbox, Order
 from fedward_client.daemon.notify import Notifier
-from fedward_client.daemon.state import StateFile, boot_id
+from fedward_client.daemon.state import StateFile
 from fedward_client.daemon.stopping import Stop
 from fedward_client.daemon.transport import CLOCK_WARNING_SECONDS, LinkError
 from fedward_client.enrolment import WARN_BEFORE, Connection
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS, IDLE_SECONDS, SLOWER = 0.1, 1.0, 1.25
 """Pause between two questions: from just after an order to a quiet time, and its growth."""
 
+REST, LONGEST_REST_SECONDS = 10.0, 5.0
+"""Least pause, in times of what the last question took: a server with many sites is asked less."""
+
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 20.0
 """Pause before connecting again, doubled at every failure and drawn between half and all of it."""
 
@@ -42,8 +45,11 @@ BEAT_SECONDS = 0.4 * HEARTBEAT_SECONDS
 MAX_LOOKED_AT = 1 << 16
 """Bytes of an answer up to which its kind is read from it; only masked addends are longer."""
 
-MAX_PUSHES = 5
-"""Sessions in which one answer is offered before it is given up: the server asks again."""
+MAX_SESSIONS = 5
+"""In which one order is fetched, or its answer offered, before it is given up."""
+
+EXPIRY_SECONDS = 86_400.0
+"""How often the end of the site's certificate is looked at."""
 
 
 class Daemon:
@@ -73,7 +79,11 @@ class Daemon:
         self._stop = stop or Stop()
         self._announced: Announced | None = None
         self._answer: tuple[bytes, bytes] | None = None
-        self._pushes = 0
+        self._sessions = 0
+        self._retry = FIRST_RETRY_SECONDS
+        self._settled = False
+        self._problem = ""
+        self._expiry_due = 0.0
 
     def stop(self) -> None:
         """Ask the loop to end after the order in hand; may be called from a signal handler."""
@@ -83,19 +93,11 @@ class Daemon:
         """Serve until :meth:`stop`, or until ``outdated``: the site must be opened anew."""
         self._state.update(started=time.time(), connected=0.0, problem="", retry=0.0)
         self._notifier.ready()
-        self._service.warm_up()
-        self._resume()
-        retry = FIRST_RETRY_SECONDS
-        while not self._ending():
-            try:
-                with self._session() as link:
-                    retry = FIRST_RETRY_SECONDS
-                    self._serve(link)
-            except NotActivatedError as error:
-                self._wait(str(error), ACTIVATION_SECONDS)
-            except FedwardError as error:
-                self._wait(str(error), retry)
-                retry = min(2 * retry, LAST_RETRY_SECONDS)
+        with _repeating(BEAT_SECONDS, self._notifier.alive):
+            self._service.warm_up()
+            self._resume()
+            while not self._ending():
+                self._try_session()
         if self._stop.is_set():
             self._notifier.stopping()
             self._state.update(connected=0.0, problem="stopped by its operator", retry=0.0)
@@ -103,67 +105,68 @@ class Daemon:
         else:
             log.info("the policy or the configuration was edited: the site is opened anew")
 
+    def _try_session(self) -> None:
+        """One session, to its end; after a failure the pause before the next."""
+        try:
+            with self._session() as link:
+                self._serve(link)
+        except NotActivatedError as error:
+            self._wait(str(error), ACTIVATION_SECONDS)
+        except FedwardError as error:
+            self._wait_longer(str(error))
+        except Exception as error:  # noqa: BLE001  (nothing that a server sends ends the loop)
+            self._wait_longer(f"unexpected {type(error).__name__}: please report it")
+
     def _ending(self) -> bool:
         return self._stop.is_set() or self._outdated()
 
     @contextmanager
     def _session(self) -> Iterator[FleetLink]:
         """One activated session, which says goodbye unless its connection broke."""
-        connection = self._connection()
-        self._warn_of_expiry(connection)
-        with FleetLink(connection) as link:
+        self._settled = False
+        self._warn_of_expiry()
+        with FleetLink(self._connection()) as link:
             ahead = link.measure_clock()
-            if abs(ahead) > CLOCK_WARNING_SECONDS:
-                log.warning("the server's clock is %.0f s ahead of this one: set the clock", ahead)
             link.activate(self._state.abandoned())
-            self._connected(link, ahead)
-            beating = threading.Event()
-            thread = threading.Thread(target=self._beat, args=(link, beating), daemon=True)
-            thread.start()
+            self._state.begun(link.node_id, ahead)
             try:
-                yield link
+                with _repeating(BEAT_SECONDS, link.heartbeat):
+                    yield link
                 self._leave(link)
             finally:
-                beating.set()
-                thread.join()
                 self._state.update(connected=0.0)
 
-    def _connected(self, link: FleetLink, ahead: float) -> None:
-        now = time.time()
-        self._state.update(
-            connected=now,
-            contact=now,
-            problem="",
-            retry=0.0,
-            clock_ahead=round(ahead, 1),
-            node=link.node_id,
-            boot=boot_id(),
-        )
+    def _settle(self) -> None:
+        """Orders can be asked for: only then is a session one, and what was wrong over."""
+        if self._settled:
+            return
+        self._settled = True
+        self._on_session()
+        self._retry, self._problem = FIRST_RETRY_SECONDS, ""
+        self._state.update(connected=time.time(), problem="", retry=0.0)
         self._notifier.status("connected")
         log.info("connected to the coordinator")
-        self._on_session()
+        ahead = self._state.state.clock_ahead
+        if abs(ahead) > CLOCK_WARNING_SECONDS:
+            log.warning("the server's clock is %.0f s ahead of this one: set the clock", ahead)
 
     def _leave(self, link: FleetLink) -> None:
         with suppress(LinkError):
             link.deactivate()
             self._state.update(node=0)
 
-    def _beat(self, link: FleetLink, ended: threading.Event) -> None:
-        """Say that the site is there, also while it computes; failures show at the next pull."""
-        while not ended.wait(BEAT_SECONDS):
-            with suppress(FedwardError):
-                link.heartbeat()
-            self._notifier.alive()
-
     def _serve(self, link: FleetLink) -> None:
         self._finish(link)
         pause = BUSY_SECONDS
         while not self._ending():
+            self._warn_of_expiry()
+            asked = time.monotonic()
             if self._next(link):
                 pause = BUSY_SECONDS
                 continue
+            seconds = time.monotonic() - asked
             self._state.update(now=False, contact=time.time())
-            self._stop.wait(pause)
+            self._stop.wait(max(pause, min(REST * seconds, LONGEST_REST_SECONDS)))
             pause = min(pause * SLOWER, IDLE_SECONDS)
 
     def _next(self, link: FleetLink) -> bool:
@@ -172,7 +175,8 @@ class Daemon:
             self._announced = link.pull()
         except PeerError as error:
             log.warning("order refused: %s", error)
-            return True
+            return False
+        self._settle()
         if self._announced is None:
             return False
         self._inbox.keep(self._announced)
@@ -182,31 +186,29 @@ class Daemon:
     def _finish(self, link: FleetLink) -> None:
         """Fetch what was announced, answer it, send the answer; go on where a session broke."""
         try:
-            if self._announced is not None:
-                order = Order(self._announced.envelope, link.fetch(self._announced))
-                self._announced = None
-                self._inbox.keep(order)
-                self._handle(order)
-            if self._answer is not None:
-                self._offer(link, *self._answer)
+            if self._sessions < MAX_SESSIONS:
+                self._sessions += 1
+                self._work_off(link)
+            else:
+                log.warning("an order was given up after %d sessions", self._sessions)
         except RunEndedError:
             log.info("an order's run has ended: its answer is not awaited")
         except PeerError as error:
             log.warning("order refused: %s", error)
         self._announced = self._answer = None
-        self._pushes = 0
+        self._sessions = 0
         self._inbox.clear()
 
-    def _offer(self, link: FleetLink, envelope: bytes, answer: bytes) -> None:
-        """Send an answer. A session that breaks over it leaves it for the next."""
-        try:
-            link.push(envelope, answer)
-        except LinkError:
-            self._pushes += 1
-            if self._pushes < MAX_PUSHES:
-                raise
-            log.warning("an answer was given up after %d sessions", self._pushes)
-        self._state.update(now=False, contact=time.time())
+    def _work_off(self, link: FleetLink) -> None:
+        """Whatever breaks the session in here leaves what is in hand for the next."""
+        if self._announced is not None:
+            order = Order(self._announced.envelope, link.fetch(self._announced))
+            self._announced, self._sessions = None, 1
+            self._inbox.keep(order)
+            self._handle(order)
+        if self._answer is not None:
+            link.push(*self._answer)
+            self._state.update(now=False, contact=time.time())
 
     def _handle(self, order: Order) -> None:
         answer = self._service.handle(order.content)
@@ -223,23 +225,58 @@ class Daemon:
                 log.info("an order was announced when the last process ended: it is fetched now")
                 self._announced = announced
 
+    def _wait_longer(self, reason: str) -> None:
+        self._wait(reason, self._retry)
+        self._retry = min(2 * self._retry, LAST_RETRY_SECONDS)
+
     def _wait(self, reason: str, seconds: float) -> None:
         share = int.from_bytes(self._random(4), "big") / 2**32
         pause = seconds * (1 + share) / 2  # so that sites do not come back all at once
-        if reason != self._state.state.problem:
+        if reason != self._problem:
             log.warning("%s; it is tried again for as long as it takes", reason)
+        self._problem = reason
         self._notifier.status(f"waiting: {reason}")
         self._notifier.alive()
         self._state.update(problem=reason, retry=time.time() + pause, connected=0.0)
         self._stop.wait(pause)
 
-    def _warn_of_expiry(self, connection: Connection) -> None:
-        left = connection.expires.timestamp() - time.time()
+    def _warn_of_expiry(self) -> None:
+        """Once a day, for a session may last for months."""
+        if time.monotonic() < self._expiry_due:
+            return
+        self._expiry_due = time.monotonic() + EXPIRY_SECONDS
+        left = self._connection().expires.timestamp() - time.time()
         if left < WARN_BEFORE.total_seconds():
             log.warning(
                 "this site's certificate ends in %.0f days: ask the coordinator for a new welcome",
                 left / 86_400,
             )
+
+
+@contextmanager
+def _repeating(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Do ``action`` again and again meanwhile; whatever it raises, it is done again."""
+    ended = threading.Event()
+
+    def work() -> None:
+        told = ""
+        while not ended.wait(seconds):
+            try:
+                action()
+            except FedwardError:  # shows at the next order that is asked for
+                continue
+            except Exception as error:  # noqa: BLE001  (a coordinator's answer must not end this)
+                if told != type(error).__name__:
+                    told = type(error).__name__
+                    log.error("failed: %s", told)  # noqa: TRY400
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def kind_of(answer: bytes) -> str:

@@ -18,15 +18,22 @@ from fedward_client.processes import forbid_core_dumps
 from fedward_client.round import SiteService
 from fedward_client.serving import claim
 from fedward_client.site import POLICY, Site, open_site
+from fedward_common.errors import OperatorError
 
 log = logging.getLogger(__name__)
+
+Edition = tuple[int, int]
+
+HALF_SAVED_SECONDS = 2.0
+"""What an editor needs at most to write a file that it has begun to write."""
 
 
 def serve(path: Path) -> None:
     """Serve the site in ``path`` until SIGTERM or SIGINT; a second one ends the process at once.
 
     A policy or a configuration that is edited meanwhile holds from the next order on: the site is
-    opened anew. If it is malformed, the process ends rather than obey the old one.
+    opened anew. If it is malformed, the process ends rather than obey the old one; it is read twice
+    before, for an editor may not have written all of it yet.
 
     Raises:
         OperatorError: not a site, not enrolled, or another process serves it.
@@ -39,22 +46,37 @@ def serve(path: Path) -> None:
     _set_on_signals(stop)
     try:
         while not stop.is_set():
-            with open_site(folder) as site:
+            editions = _editions(folder)  # before they are read: saved meanwhile is edited
+            with _opened(folder, stop, again=lock is not None) as site:
                 lock = lock or claim(folder)
                 load_connection(site.folder)  # a site that is not enrolled says so at once
-                daemon_of(site, stop).run()
+                daemon_of(site, stop, editions).run()
     finally:
         if lock is not None:
             lock.close()
 
 
-def daemon_of(site: Site, stop: Stop | None = None) -> Daemon:
+def _opened(folder: Path, stop: Stop, *, again: bool) -> Site:
+    try:
+        return open_site(folder)
+    except OperatorError as error:
+        if not again:
+            raise
+        log.warning("%s; it is read once more in %g s", error, HALF_SAVED_SECONDS)
+        stop.wait(HALF_SAVED_SECONDS)
+        return open_site(folder)
+
+
+def daemon_of(
+    site: Site, stop: Stop | None = None, opened_with: list[Edition | None] | None = None
+) -> Daemon:
     """The daemon of an open site, whose folder the caller has claimed.
 
-    Its ``run`` ends when ``stop`` is set, or when the site must be opened anew.
+    Its ``run`` ends when ``stop`` is set, or when the site must be opened anew: when its policy or
+    its configuration is no longer the edition that the site was ``opened_with``.
     """
     folder = site.folder.path
-    opened_with = _editions(folder)
+    opened_with = opened_with or _editions(folder)
     connection = functools.partial(load_connection, site.folder)
     return Daemon(
         SiteService(site),
@@ -73,12 +95,12 @@ def _log_heads(site: Site) -> None:
         log.info("%s: %d entries, head %s", name, head.length, head.hash.hex())
 
 
-def _editions(folder: Path) -> list[tuple[int, int] | None]:
+def _editions(folder: Path) -> list[Edition | None]:
     """What changes when an operator edits a file that is read once."""
     return [_edition(folder / name) for name in (POLICY, "config.toml")]
 
 
-def _edition(path: Path) -> tuple[int, int] | None:
+def _edition(path: Path) -> Edition | None:
     try:
         found = path.stat()
     except OSError:

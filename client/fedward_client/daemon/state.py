@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedward_client.serving import lock_id
 from fedward_common.errors import StorageError
 from fedward_common.files import write_atomic
 
@@ -40,6 +41,7 @@ class DaemonState:
         clock_ahead: seconds that the server's clock is ahead of this one.
         node: Flower's number of this site; 0 without a session that may be going on.
         boot: the boot of the machine in which ``node`` was told.
+        lock: the lock that its process held then: which file of which disk.
     """
 
     started: float = 0.0
@@ -52,12 +54,14 @@ class DaemonState:
     clock_ahead: float = 0.0
     node: int = 0
     boot: str = ""
+    lock: str = ""
 
 
 class StateFile:
     """The file of one site folder, written by its daemon alone."""
 
     def __init__(self, site: Path, clock: Callable[[], float] = time.time) -> None:
+        self._site = site
         self._path = site / FILE
         self._clock = clock
         self._written = 0.0
@@ -75,13 +79,24 @@ class StateFile:
         except StorageError as error:
             log.warning("%s", error)
 
+    def begun(self, node: int, ahead: float) -> None:
+        """Note a session as ``node`` with a server whose clock is ``ahead`` seconds ahead."""
+        self.update(
+            contact=self._clock(),
+            clock_ahead=round(ahead, 1),
+            node=node,
+            boot=boot_id(),
+            lock=lock_id(self._site),
+        )
+
     def abandoned(self) -> int:
         """The node of an earlier process that ended without saying so, or 0.
 
-        Only of this boot of this machine: there the folder's lock proves that it is dead. A copy
-        of the folder elsewhere must wait, as the original may be serving.
+        Only of this boot of this machine, and of this very folder: there its lock proves that the
+        process is dead. A copy must wait wherever it is, as the original may be serving.
         """
-        return self.state.node if self.state.boot == boot_id() else 0
+        known = (self.state.boot, self.state.lock) == (boot_id(), lock_id(self._site))
+        return self.state.node if known and self.state.lock else 0
 
 
 def read_state(site: Path) -> DaemonState | None:

@@ -2,11 +2,13 @@
 
 A coordinator may be malicious. It cannot send this process to another host of the hospital's
 network, for redirects are not followed, nor fill its memory, for no answer is read past its limit.
+Nor has an answer's header any effect: there are no cookies, and none is handed on.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import ssl
 import time
 from typing import Self
@@ -17,7 +19,10 @@ from fedward_common.errors import FedwardError
 from fedward_common.messages import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from fedward_common.text import printable
 
-MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES + (1 << 20)
+MAX_ANSWER_BYTES = 1 << 20
+"""Of every answer but those to :data:`PULL_OBJECT`, which brings the parts of an order."""
+
+PULL_OBJECT, MAX_OBJECT_BYTES = "/v1/fleet/pull-object", MAX_MESSAGE_BYTES + (1 << 20)
 """The largest message with its envelope."""
 
 ANSWER_SECONDS = 600.0
@@ -26,6 +31,9 @@ ANSWER_SECONDS = 600.0
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 MAX_CONNECTIONS = 4
 MAX_REASON = 200
+MAX_AHEAD_SECONDS = 1e8
+"""Three years: a clock that is further away is none."""
+
 CLOCK_WARNING_SECONDS = 5.0
 """Flower refuses a timestamp that is this far ahead; see :meth:`Transport.clock_offset`."""
 
@@ -39,12 +47,13 @@ class Transport:
 
     def __init__(self, address: str, context: ssl.SSLContext) -> None:
         self.base = f"https://{address}"
-        self._client = httpx.Client(
+        # Not httpx.Client, which obeys the environment and reads the headers of answers.
+        self._http = httpx.HTTPTransport(
             verify=context,
-            follow_redirects=False,
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
         )
+        self._timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS).as_dict()
 
     def __enter__(self) -> Self:
         return self
@@ -54,31 +63,26 @@ class Transport:
 
     def close(self) -> None:
         """Close every connection."""
-        self._client.close()
+        self._http.close()
 
     def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and read the whole answer, as its bytes came.
+        """Send a request and read the whole answer, as its bytes came; its headers are left.
 
         Raises:
             LinkError: nobody answers, or the answer is too long or too slow.
         """
         request.headers["accept-encoding"] = "identity"  # nothing here is ever unpacked
+        request.extensions["timeout"] = dict(self._timeout)
+        most = MAX_OBJECT_BYTES if request.url.path == PULL_OBJECT else MAX_ANSWER_BYTES
         try:
-            response = self._client.send(request, stream=True)
+            response = self._http.handle_request(request)
             try:
-                content = _read(response)
+                content = _read(response, most)
             finally:
                 response.close()
         except httpx.TransportError as error:
             raise LinkError(f"{self.base}: {_network_reason(error)}") from error
-        headers = [
-            item
-            for item in response.headers.multi_items()
-            if item[0] not in {"content-encoding", "content-length", "transfer-encoding"}
-        ]
-        return httpx.Response(
-            response.status_code, headers=headers, content=content, request=request
-        )
+        return httpx.Response(response.status_code, content=content, request=request)
 
     def clock_offset(self) -> float:
         """Seconds that the server's clock is ahead of this one; 0 if it does not tell its time.
@@ -89,7 +93,7 @@ class Transport:
             LinkError: no answer, a refusal, or another version of the protocol.
         """
         before = time.time()
-        response = self.send(self._client.build_request("GET", f"{self.base}/v1/time"))
+        response = self.send(httpx.Request("GET", f"{self.base}/v1/time"))
         after = time.time()
         if response.status_code == httpx.codes.NOT_FOUND:  # a plain proxy instead of the gateway
             return 0.0
@@ -98,14 +102,17 @@ class Transport:
         try:
             told = json.loads(response.content)
             server, protocol = float(told["unix_time"]), int(told["protocol"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise LinkError(f"{self.base}/v1/time: malformed answer") from error
         if protocol != PROTOCOL_VERSION:
             raise LinkError(
                 f"the coordinator speaks protocol {protocol}, this package {PROTOCOL_VERSION}: "
                 "install the same version of fedward on both sides"
             )
-        return server - (before + after) / 2
+        ahead = server - (before + after) / 2
+        if not math.isfinite(ahead) or abs(ahead) > MAX_AHEAD_SECONDS:
+            raise LinkError(f"{self.base}/v1/time: that is no time")
+        return ahead
 
 
 def refusal_text(response: httpx.Response) -> str:
@@ -115,13 +122,13 @@ def refusal_text(response: httpx.Response) -> str:
     return f"the gateway answers {response.status_code}: {reason}"
 
 
-def _read(response: httpx.Response) -> bytes:
+def _read(response: httpx.Response, most: int) -> bytes:
     content = bytearray()
     end = time.monotonic() + ANSWER_SECONDS
     for chunk in response.iter_raw():
         content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            raise LinkError(f"an answer above {MAX_ANSWER_BYTES} bytes was cut off")
+        if len(content) > most:
+            raise LinkError(f"an answer above {most} bytes was cut off")
         if time.monotonic() > end:
             raise LinkError(f"an answer was not complete after {ANSWER_SECONDS:.0f} s")
     return bytes(content)

@@ -20,6 +20,10 @@ from fedward_server.server_folder import ServerFolder, create_server, has_server
 ANYWHERE = "0.0.0.0"  # noqa: S104  (hospitals are outside; they need a certificate)
 
 
+MOST = 65535
+"""Ports that there are."""
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     for command in (init, enrol, revoke):
@@ -41,7 +45,7 @@ def init(
             "--admin-port",
             help="Loopback port of /health and /metrics; the listening port + 1 without it.",
             min=1,
-            max=65535,
+            max=MOST,
         ),
     ] = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -58,10 +62,13 @@ def init(
     for option, text in (("--address", address), ("--listen", listen)):
         if text is not None and (problem := address_problem(text)):
             raise OperatorError(f"{option} {text}: {problem}")
+    port = admin_port or _port(listen or address or ":0") + 1
+    if port > MOST:
+        raise OperatorError(f"--address {address}: no port comes after it; give --admin-port")
     old = address is not None and has_server(server)
     folder = open_server(server) if old else create_server(server)
     if address is not None:
-        _found(folder, address, listen, admin_port)
+        _found(folder, address, listen, port)
     key = keys.signing_public(folder.coordinator)
     spelt = spell(coordinator_fingerprint(key))
     lines = (
@@ -119,15 +126,19 @@ def revoke(
 
     site = revoke_site(open_server(server).path, name, datetime.now(UTC))
     lines = (
-        f"{printable(site.name)} is revoked: a running gateway refuses it within a second",
+        f"{printable(name)} is revoked: a running gateway refuses it within a second",
         "  studies that name it go on only while enough others take part",
     )
-    tell({"site": site.name, "revoked": site.fingerprint.hex()}, lines, as_json=as_json)
+    fingerprint = None if site is None else site.fingerprint.hex()
+    tell({"site": name, "revoked": fingerprint}, lines, as_json=as_json)
 
 
-def _found(folder: ServerFolder, address: str, listen: str | None, admin_port: int | None) -> None:
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _found(folder: ServerFolder, address: str, listen: str | None, admin_port: int) -> None:
     from fedward_server.consortium import Gateway, found_consortium
 
-    bind = listen or f"{ANYWHERE}:{address.rpartition(':')[2]}"
-    port = admin_port or int(bind.rpartition(":")[2]) + 1
-    found_consortium(folder, Gateway(address, bind, port), datetime.now(UTC), os_random)
+    bind = listen or f"{ANYWHERE}:{_port(address)}"
+    found_consortium(folder, Gateway(address, bind, admin_port), datetime.now(UTC), os_random)
