@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -207,7 +208,7 @@ class GridSites:
         asked = self._push(payloads)
         open_nodes = set(asked.values())
         end = time.monotonic() + deadline_seconds
-        repeat = self.repeat_seconds or deadline_seconds
+        repeat = self.repeat_seconds or math.inf
         again = time.monotonic() + repeat
         pause = POLL_SECONDS
         while open_nodes and time.monotonic() < end:

@@ -214,15 +214,25 @@ def test_a_reply_that_flower_cannot_read_costs_its_sender_only(link, grid, caplo
 
 
 def test_a_silent_node_is_waited_for_once_and_left_alone_for_a_while(link, grid, monkeypatch):
-    monkeypatch.setattr(module, "GREETING_SECONDS", 0.3)
+    greeted: list[int] = []
+    push = grid.push_messages
+
+    def counting(messages):
+        messages = list(messages)
+        greeted.extend(message.metadata.dst_node_id for message in messages)
+        return push(messages)
+
+    monkeypatch.setattr(grid, "push_messages", counting)
     link.silent.add("south")
+    node = link.nodes["south"]
     sites = GridSites(grid, ROSTER, enrolled=link.enrolled)
     for _ in range(4):
         assert sites.present() == ("north",)
-    assert len(link.seen["south"]) == 1
-    node, pauses = link.nodes["south"], []
-    for greeted in range(1, 5):
-        assert len(link.seen["south"]) == greeted
+    assert greeted.count(node) == 1
+    monkeypatch.setattr(module, "GREETING_SECONDS", 0.1)
+    pauses = []
+    for times in range(1, 5):
+        assert greeted.count(node) == times
         pauses.append(sites._pauses[node][1])
         sites._pauses[node] = (0.0, pauses[-1])  # that time has passed
         sites.present()

@@ -11,7 +11,15 @@ from typing import Any
 
 from fedward_common.errors import OperatorError
 from fedward_common.secagg.parameters import threshold
-from fedward_simulations.faults.campaign import KILL, OUTAGE, Campaign, Event
+from fedward_simulations.faults.campaign import (
+    KILL,
+    OLD_BACKUP,
+    OTHERS,
+    OUTAGE,
+    SHORTEST_ROUNDS,
+    Campaign,
+    Event,
+)
 from fedward_simulations.faults.deployment import Deployment, Network, free_ports
 from fedward_simulations.faults.processes import marked
 from fedward_simulations.faults.verdict import Check, examine
@@ -105,6 +113,10 @@ def _of_campaign(
         Check("orphans", "; ".join(orphans) or "0", "0", not orphans),
         Check("units that did not drain and end", ", ".join(failed) or "0", "0", not failed),
     ]
+    if size.rounds >= SHORTEST_ROUNDS:
+        missing = {*OTHERS, OLD_BACKUP} - {event.kind for event in events}
+        found = ", ".join(sorted(missing)) or "0"
+        checks.append(Check("kinds of trouble that did not happen", found, "0", not missing))
     if (backup := campaign.backup) is not None:
         good = backup.refused and backup.debits_after == backup.debits_before
         found = "refused, nothing debited" if good else "NOT refused"
