@@ -8,11 +8,11 @@ configuration is refused rather than obeyed (B6).
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import sqlite3
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -27,6 +27,7 @@ from fedward_client.training.runtime import AUTO, DEVICE, Engine, RuntimeOptions
 from fedward_client.vault import KEY_BYTES, Vault
 from fedward_common.errors import IntegrityError, OperatorError, StorageError
 from fedward_common.files import sync_folder, write_atomic
+from fedward_common.owner import foreign_owner
 from fedward_common.plan.document import describe_problem
 from fedward_common.randomness import RandomBytes, os_random
 from fedward_common.secret import SecretBytes
@@ -196,20 +197,13 @@ def open_site(path: Path, random: RandomBytes = os_random) -> SiteFolder:
 
 
 def _check_owner(path: Path) -> None:
-    """What root writes here, the service's user cannot read: nothing is opened as someone else."""
-    try:
-        owner = path.stat().st_uid
-        user = pwd.getpwuid(owner).pw_name
-    except OSError:  # what is wrong with it is told by whoever reads it
-        return
-    except KeyError:  # one of another machine's users, or removed
-        user = str(owner)
-    if owner == os.geteuid():
-        return
-    raise OperatorError(
-        f"{path} belongs to {user}: run it as that user, as in runuser -u {user} -- "
-        "fedward-client ..."
-    )
+    """Nothing is opened as someone else: what is written then, the service's user cannot read."""
+    with suppress(OSError):  # what is wrong with it is told by whoever reads it
+        if user := foreign_owner(path):
+            raise OperatorError(
+                f"{path} belongs to {user}: run it as that user, as in runuser -u {user} -- "
+                "fedward-client ..."
+            )
 
 
 def _check_new(path: Path, name: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from fedward_common import keys
 from fedward_common.errors import OperatorError
 from fedward_common.files import write_atomic
 from fedward_common.identity import SitePublic, parse_site_public
+from fedward_common.owner import foreign_owner
 from fedward_common.plan.document import Plan
 from fedward_common.plan.signing import SignedPlan, sign_plan
 from fedward_common.randomness import RandomBytes, os_random
@@ -139,14 +138,8 @@ def open_server(path: Path) -> ServerFolder:
 
 def _check_owner(path: Path) -> None:
     """Root, too, would leave files that the server's own user cannot read."""
-    owner = path.stat().st_uid
-    if owner == os.geteuid():
-        return
-    try:
-        user = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        user = f"#{owner}"
-    raise OperatorError(
-        f"{path} belongs to {user}: run it as that user, as in "
-        f"`runuser -u {user} -- fedward-server ...`"
-    )
+    if user := foreign_owner(path):
+        raise OperatorError(
+            f"{path} belongs to {user}: run it as that user, as in "
+            f"`runuser -u {user} -- fedward-server ...`"
+        )

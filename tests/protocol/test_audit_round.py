@@ -117,7 +117,7 @@ def test_evidence_that_never_comes_is_told_as_such(begun, caplog):
 def test_what_cannot_be_audited_is_refused_in_one_line(begun, tmp_path):
     audit(begun, 1).refused(2, "sum 1", "its evidence is gone", "name one after 1")
     audit(begun, 9).refused(2, "sum 9", "the study has 4 sums")
-    audit(begun, 3, "--plan", "zz").refused(2, "plan zz", "no such plan here")
+    audit(begun, 3, "--plan", "zz").refused(2, "plan zz", "no such study has begun here")
     queries = [{**GRADIENT, "rounds": 1}]
     secagg = {"t_min": 3, "colluding": 0, "unsafe_for_simulation": True}
     with pytest.raises(FedwardError):  # a deployed site takes part in no such study

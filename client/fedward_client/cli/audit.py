@@ -42,7 +42,7 @@ def round_(
 
     with open_site(site) as opened:
         begun = [record for record in opened.studies.all() if record.digest is not None]
-        record = find_study(begun, plan)
+        record = find_study(begun, plan, none="no such study has begun here")
         audit = _audit(opened, record, number)
     if as_json:
         tell_json(

@@ -57,15 +57,17 @@ def tell_report(report: Reconciliation, *, as_json: bool) -> None:
         tell(report.lines())
 
 
-def find_study(records: Iterable[StudyRecord], plan: str) -> StudyRecord:
+def find_study(
+    records: Iterable[StudyRecord], plan: str, *, none: str = "no such plan here"
+) -> StudyRecord:
     """The one of ``records`` whose plan's digest begins with ``plan``.
 
     Raises:
-        OperatorError: none does, or several do.
+        OperatorError: none does, which ``none`` says in words, or several do.
     """
     found = [r for r in records if r.plan_digest.hex().startswith(plan.lower())]
     if len(found) != 1:
-        problem = "stands for several plans; give more of it" if found else "no such plan here"
+        problem = "stands for several plans; give more of it" if found else none
         which = plan or "(none given)"
         raise OperatorError(f"plan {which}: {problem}; `fedward-client plan show` lists them")
     return found[0]
