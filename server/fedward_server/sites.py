@@ -40,9 +40,14 @@ SALT_BYTES = 16
 
 MESSAGE_UNAVAILABLE = 3
 """Flower's code (``flwr.common.constant.ErrorCode``) of a reply whose parts did not all come."""
-POLL_SECONDS = 0.02
-POLL_LIMIT_SECONDS = 0.25
-GREETING_SECONDS = 5.0
+
+POLL_SECONDS, POLL_LIMIT_SECONDS = 0.02, 1.0
+POLL_SHARE = 0.05
+"""Pause between two looks for replies, as a share of the time that an exchange has taken so far."""
+
+GREETING_SECONDS = 8.0
+"""Twice what a quiet daemon lets pass between two questions."""
+
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 15.0, 60.0
 """Before a node that did not greet as a member is greeted again; doubled each time."""
 
@@ -207,10 +212,10 @@ class GridSites:
         """Push and poll: Flower's own send_and_receive polls only every 3 s."""
         asked = self._push(payloads)
         open_nodes = set(asked.values())
-        end = time.monotonic() + deadline_seconds
+        start = time.monotonic()
+        end = start + deadline_seconds
         repeat = self.repeat_seconds or math.inf
-        again = time.monotonic() + repeat
-        pause = POLL_SECONDS
+        again = start + repeat
         while open_nodes and time.monotonic() < end:
             singly = self._singly
             replies = self._pull(asked)
@@ -232,19 +237,23 @@ class GridSites:
                 asked |= self._push({node: payloads[node] for node in silent})
                 repeat *= 2
                 again = time.monotonic() + repeat
-            pause = POLL_SECONDS if replies else min(pause * 1.5, POLL_LIMIT_SECONDS)
             if open_nodes and not replies:
-                time.sleep(pause)
+                pause = max(POLL_SHARE * (time.monotonic() - start), POLL_SECONDS)
+                time.sleep(min(pause, POLL_LIMIT_SECONDS))
 
     def _push(self, payloads: Mapping[int, bytes]) -> dict[str, int]:
-        """Hand messages over; returns the node of each that was taken.
+        """Hand messages over, one by one; returns the node of each that was taken.
 
-        A reply counts for the node that its message went to, whatever sender it names.
+        Of several at once, Flower announces all before it uploads the parts of any, and each site
+        asks for its parts again and again meanwhile. A reply counts for the node that its message
+        went to, whatever sender it names.
         """
-        messages = [_message(payload, node) for node, payload in payloads.items()]
-        taken: Iterable[str | None] = self.grid.push_messages(messages)
-        pairs = zip(taken, payloads, strict=True)
-        return {identifier: node for identifier, node in pairs if identifier}
+        taken: dict[str, int] = {}
+        for node, payload in payloads.items():
+            for identifier in self.grid.push_messages([_message(payload, node)]):
+                if identifier:
+                    taken[identifier] = node
+        return taken
 
     def _pull(self, asked: Mapping[str, int]) -> list[tuple[str, Message | None]]:
         """Replies that are there, by the message that they answer; None is one beyond reading.

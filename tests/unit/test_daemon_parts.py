@@ -19,6 +19,7 @@ from fedward_client.daemon.inbox import FILE, Announced, Inbox, Order
 from fedward_client.daemon.log import log_to_stderr
 from fedward_client.daemon.loop import kind_of
 from fedward_client.daemon.notify import Notifier
+from fedward_client.daemon.pace import LONGEST_SECONDS, SHORTEST_SECONDS, Pace
 from fedward_client.daemon.state import DaemonState, StateFile, read_state
 from fedward_client.daemon.stopping import Stop
 from fedward_client.serving import LOCK, claim, is_served
@@ -242,3 +243,34 @@ def test_the_state_file_holds_no_order(tmp_path):
     file = StateFile(tmp_path)
     file.update(answer=kind_of(Refusal("PeerError", "secret").encode()))
     assert "secret" not in json.dumps((tmp_path / state_module.FILE).read_text())
+
+
+def _pauses(pace: Pace, seconds: float) -> list[float]:
+    """The pauses until at least ``seconds`` have passed."""
+    taken: list[float] = []
+    while sum(taken) < seconds:
+        taken.append(pace.after_nothing())
+    return taken
+
+
+def test_pauses_grow_while_nothing_comes_and_end_at_the_longest():
+    pauses = _pauses(Pace(), 60.0)
+    assert pauses[0] == SHORTEST_SECONDS
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_SECONDS
+
+
+@pytest.mark.parametrize("gap", [0.5, 3.0, 15.0, 30.0])
+def test_however_long_rounds_are_a_site_asks_a_few_times_and_comes_little_late(gap):
+    pace = Pace()
+    pace.after_order(gap)
+    pauses = _pauses(pace, gap)
+    assert len(pauses) <= 8
+    assert sum(pauses) - gap <= min(gap / 2, LONGEST_SECONDS)
+
+
+def test_after_a_long_silence_the_first_pause_is_the_shortest():
+    pace = Pace()
+    _pauses(pace, 60.0)
+    pace.after_order(3600.0)
+    assert pace.after_nothing() == SHORTEST_SECONDS

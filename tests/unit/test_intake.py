@@ -338,6 +338,17 @@ def test_labels_of_quarantined_images_are_counted(site, pacs, tmp_path):
     assert report.patients_without_label == 2
 
 
+def test_a_folder_with_labels_of_quarantined_images_may_be_added_again(site, pacs, tmp_path):
+    ds = image(noise((20, 20), 7), patient="P7")
+    ds.HighBit = 3
+    write(pacs / "odd.dcm", ds)
+    labels = labels_file(tmp_path, "patient,P7,1,", "patient,P0,1,")
+    first = add_folder(site, pacs, labels)
+    again = add_folder(site, pacs, labels)
+    assert again.labels_without_images == first.labels_without_images == 1
+    assert again.excluded == first.excluded
+
+
 def test_a_report_holds_counts_only(site, pacs, tmp_path):
     text = "\n".join(add_folder(site, pacs, labels_file(tmp_path, "patient,P0,1,")).lines())
     assert "P0" not in text

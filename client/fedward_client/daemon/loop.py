@@ -20,6 +20,7 @@ from fedward_client.daemon.fleet import (
 )
 from fedward_client.daemon.inbox import Announced, Inbox, Order
 from fedward_client.daemon.notify import Notifier
+from fedward_client.daemon.pace import Pace
 from fedward_client.daemon.state import StateFile
 from fedward_client.daemon.stopping import Stop
 from fedward_client.daemon.transport import CLOCK_WARNING_SECONDS, LinkError
@@ -31,17 +32,13 @@ from fedward_common.randomness import RandomBytes, os_random
 
 log = logging.getLogger(__name__)
 
-BUSY_SECONDS, IDLE_SECONDS, SLOWER = 0.1, 1.0, 1.25
-"""Pause between two questions: from just after an order to a quiet time, and its growth."""
-
-REST, LONGEST_REST_SECONDS = 10.0, 5.0
-"""Least pause, in times of what the last question took: a server with many sites is asked less."""
-
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 20.0
 """Pause before connecting again, doubled at every failure and drawn between half and all of it."""
 
 ACTIVATION_SECONDS = 2.0
-BEAT_SECONDS = 0.4 * HEARTBEAT_SECONDS
+BEAT_SECONDS = 0.7 * HEARTBEAT_SECONDS
+"""A site counts as gone after twice ``HEARTBEAT_SECONDS``: one beat in a row may be lost."""
+
 MAX_LOOKED_AT = 1 << 16
 """Bytes of an answer up to which its kind is read from it; only masked addends are longer."""
 
@@ -157,17 +154,16 @@ class Daemon:
 
     def _serve(self, link: FleetLink) -> None:
         self._finish(link)
-        pause = BUSY_SECONDS
+        pace, free = Pace(), time.monotonic()
         while not self._ending():
             self._warn_of_expiry()
             asked = time.monotonic()
             if self._next(link):
-                pause = BUSY_SECONDS
-                continue
-            seconds = time.monotonic() - asked
-            self._state.update(now=False, contact=time.time())
-            self._stop.wait(max(pause, min(REST * seconds, LONGEST_REST_SECONDS)))
-            pause = min(pause * SLOWER, IDLE_SECONDS)
+                pace.after_order(asked - free)
+                free = time.monotonic()
+            else:
+                self._state.update(now=False, contact=time.time())
+                self._stop.wait(pace.after_nothing())
 
     def _next(self, link: FleetLink) -> bool:
         """Answer the next order; False if there is none."""

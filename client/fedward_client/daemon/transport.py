@@ -29,7 +29,9 @@ ANSWER_SECONDS = 600.0
 """A whole answer arrives within this time; a chunk of it within READ_SECONDS."""
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
-MAX_CONNECTIONS = 4
+MAX_CONNECTIONS, KEEP_ALIVE_SECONDS = 4, 30.0
+"""An order's parts come over connections of their own, which the next order finds open."""
+
 MAX_REASON = 200
 MAX_AHEAD_SECONDS = 1e8
 """Three years: a clock that is further away is none."""
@@ -51,7 +53,9 @@ class Transport:
         self._http = httpx.HTTPTransport(
             verify=context,
             trust_env=False,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            limits=httpx.Limits(
+                max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_SECONDS
+            ),
         )
         self._timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS).as_dict()
 

@@ -149,11 +149,16 @@ def _survey(
         survey.know(instance)
     seen: set[bytes] = set()
     for done, (file, fingerprint, data) in enumerate(_read_all(site, files), 1):
-        if _is_new(fingerprint, keeper, seen):
+        fate = _fate(fingerprint, keeper, seen)
+        if fate is None:
             who = _look(deidentifier, file, data, skip_unreadable=skip_unreadable)
-            if who and labelled:
-                survey.know(who)
             survey.add(file, fingerprint, data)
+        else:
+            # The catalogue knows what is stored; whom a refused file is of stands in the file only,
+            # and its label is no stranger's.
+            who = _whose(deidentifier, data) if fate and labelled else None
+        if who and labelled:
+            survey.know(who)
         looking(done, len(files))
     return survey
 
@@ -171,7 +176,7 @@ def _unseen(site: SiteFolder, files: Sequence[Path], keeper: Keeper) -> Sources:
     return (
         (fingerprint, data)
         for _, fingerprint, data in _read_all(site, files)
-        if _is_new(fingerprint, keeper, seen)
+        if _fate(fingerprint, keeper, seen) is None
     )
 
 
@@ -181,13 +186,16 @@ def _read_all(site: SiteFolder, files: Iterable[Path]) -> Iterator[tuple[Path, b
         yield file, site.vault.fingerprint(data), data
 
 
-def _is_new(fingerprint: bytes, keeper: Keeper, seen: set[bytes]) -> bool:
-    """Count a file that an earlier call, or this one (``seen``), has met already."""
+def _fate(fingerprint: bytes, keeper: Keeper, seen: set[bytes]) -> str | None:
+    """Count a file that an earlier call, or this one (``seen``), has met already.
+
+    Returns None for a new file, why an earlier call refused it, or "" if nothing is to be done.
+    """
     if fingerprint in seen:
         keeper.tally.duplicates += 1
-        return False
+        return ""
     seen.add(fingerprint)
-    return keeper.known(fingerprint) is None
+    return keeper.known(fingerprint)
 
 
 def _look(
@@ -202,6 +210,13 @@ def _look(
                 f"{file}: {error.reason}; remove or replace it, or use --skip-unreadable"
             ) from error
         return None
+
+
+def _whose(deidentifier: Deidentifier, data: bytes) -> Identifiers | None:
+    """Whom a file refused by an earlier call is of, as far as it can be read."""
+    with suppress(RefusalError):
+        return deidentifier.inspect(data)
+    return None
 
 
 def _labels(site: SiteFolder, path: Path | None, survey: _Survey) -> list[Label]:
