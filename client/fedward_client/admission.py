@@ -12,7 +12,7 @@ from fedward_client.studies import StudyState
 from fedward_common import __version__, keys
 from fedward_common import progress as folding
 from fedward_common.codec import encode
-from fedward_common.errors import PeerError, PolicyRefusalError
+from fedward_common.errors import OperatorError, PeerError, PolicyRefusalError
 from fedward_common.identity import Approval, approved_digest
 from fedward_common.membership import group_of
 from fedward_common.messages import (
@@ -46,6 +46,7 @@ def receive_proposal(site: Site, order: Propose) -> ProposeReply:
     Raises:
         PeerError: it is no plan, or not signed by the coordinator that it names.
         PolicyRefusalError: that is not this site's coordinator, or the operator said no.
+        OperatorError: too many wait for the operator; it may be proposed again later.
     """
     plan = SignedPlan(order.plan, order.signature).open()
     _check_pinned(site, plan)
@@ -53,9 +54,7 @@ def receive_proposal(site: Site, order: Propose) -> ProposeReply:
     if record is None:
         waiting = [s for s in site.studies.all() if s.state is StudyState.PROPOSED]
         if len(waiting) >= MAX_WAITING:
-            raise PolicyRefusalError(
-                f"{MAX_WAITING} proposals already wait for this site's operator"
-            )
+            raise OperatorError(f"{MAX_WAITING} proposals already wait: decide on them first")
         site.studies.propose(plan.digest, order.plan, order.signature)
         return ProposeReply(b"")
     if record.state is StudyState.REJECTED:

@@ -75,6 +75,7 @@ class SiteService:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._running: dict[bytes, Running] = {}
+        self._left: set[tuple[bytes, int]] = set()
         for record in site.studies.ended():  # A1: if a kill came between the end and this
             end_study(site, record)
 
@@ -141,8 +142,7 @@ class SiteService:
         running = self._study(order.study)
         stored = self._site.rounds.replied(order.study, order.e, order.TAG, data)
         if stored is not None:
-            self._log(order.TAG, order.study, order.e, stored)
-            return stored
+            return self._repeat(order, running, stored, arrived)
         refusal = self._watch.needed(running) or self._closed(running, order)
         if refusal is not None:  # before anything is looked at
             return refusal.encode()
@@ -152,6 +152,18 @@ class SiteService:
             kind, reply = order.TAG, self._serve(order, running, data).encode()
         self._log(kind, order.study, order.e, reply)
         return reply
+
+    def _repeat(self, order: StepOrder, running: Running, stored: bytes, arrived: float) -> bytes:
+        """Send the same bytes again (A3).
+
+        An addend of an earlier process, which may have died within the delay, waits for all of it.
+        """
+        if isinstance(order, MaskOrder) and (order.study, order.e) not in self._left:
+            late = self._leave_on_time(order, arrived, running)
+            if late is not None:
+                return _refusal(late)
+        self._log(order.TAG, order.study, order.e, stored)
+        return stored
 
     def _mask(
         self, order: MaskOrder, running: Running, data: bytes, arrived: float
@@ -223,6 +235,7 @@ class SiteService:
         taken = self._clock() - arrived
         self._sleep(max(math.ceil(taken / delay), 1) * delay - taken)
         if taken <= delay:
+            self._left = {(order.study, order.e)}
             return None
         self._site.rounds.abandon(order.study, order.e)
         log.error(

@@ -14,7 +14,7 @@ from fedward_common.errors import IntegrityError, OperatorError
 from fedward_common.text import printable
 from fedward_server.bound import die_with_parent
 from fedward_server.coordinator import Coordinator, StudyFailedError
-from fedward_server.patience import bound_pulls
+from fedward_server.patience import bound_pulls, limit_pulls
 from fedward_server.receipts import Receipts, RecordedSites, StudyStoppedError
 from fedward_server.run_record import finish_run
 from fedward_server.server_folder import ServerFolder, StoredStudy, open_server
@@ -22,6 +22,7 @@ from fedward_server.sites import GridSites
 from fedward_server.study_files import (
     LOG,
     exclusive,
+    failure,
     is_stopping,
     note_failed,
     note_finished,
@@ -90,7 +91,8 @@ def run_study(grid: Grid, folder: ServerFolder, stored: StoredStudy) -> None:
     """Run a study to its end, with a receipt for every round, and release what its plan says.
 
     Raises:
-        StudyStoppedError: the server is stopping; the study goes on in the next run.
+        StudyStoppedError: the server is stopping, and the study goes on in the next run; or the
+            study was withdrawn.
         StudyFailedError, OperatorError, IntegrityError: it cannot go on.
     """
     roster = stored.signed.open().roster.sites
@@ -102,8 +104,13 @@ def run_study(grid: Grid, folder: ServerFolder, stored: StoredStudy) -> None:
         on_problem=receipts.problem,
         repeat_seconds=REPEAT_SECONDS,
         enrolled=lambda: read_nodes(folder.path),
+        patience=limit_pulls,
     )
-    sites = RecordedSites(grid_sites, receipts, stopping=lambda: is_stopping(folder.path))
+    sites = RecordedSites(
+        grid_sites,
+        receipts,
+        stopping=lambda: is_stopping(folder.path) or failure(stored.folder) is not None,
+    )
     coordinator = Coordinator(
         stored.signed,
         sites,

@@ -69,7 +69,7 @@ def gather_approvals(signed: SignedPlan, sites: Sites) -> tuple[Approval, ...]:
             if isinstance(reply, Refusal) and reply.kind == PolicyRefusalError.__name__:
                 raise OperatorError(
                     f"{name} refuses the plan: its operator has rejected it, or it is enrolled "
-                    "elsewhere; ask there, then run this study by its name to propose it again"
+                    "elsewhere; ask there, then `plan resume` proposes it again"
                 )
             approval = _approval(plan, name, reply)
             if approval is None:

@@ -40,6 +40,9 @@ from fedward_server.server_folder import ServerFolder, enrolled_sites
 GATEWAY, TLS = "gateway.json", "gateway.tls"
 KEY, CERTIFICATE = "key", "certificate"
 ISSUED, REVOKED, CRL = "issued.jsonl", "revoked.jsonl", "revoked.crl"
+STOLEN = "stolen"
+"""In a line of REVOKED: an identity that no new key makes good."""
+
 SITES = "sites"
 GRACE = timedelta(days=7)
 
@@ -153,8 +156,7 @@ def enrol_site(
         OperatorError: not a valid SITE.pub, a revoked key, or another site of that name.
     """
     site = parse_site_public(text, source)
-    if site.transport.hex() in {entry["transport"] for entry in read_lines(folder.path, REVOKED)}:
-        raise OperatorError(f"{source}: this key was revoked; ask the hospital for a new one")
+    _refuse_revoked(folder.path, site, source)
     old = _present(folder.path, site.name)
     if replace and old is not None and old.transport != site.transport:
         grace = GRACE if old.identity == site.identity else timedelta()
@@ -176,21 +178,26 @@ def enrol_site(
     return Enrolled(site, path)
 
 
-def revoke_site(server: Path, name: str, now: datetime) -> SitePublic | None:
+def revoke_site(
+    server: Path, name: str, now: datetime, *, identity: bool = False
+) -> SitePublic | None:
     """Shut a site out at once: no plan names it any more, its certificates and keys are refused.
 
-    Returns what it was enrolled with; None if it was shut out before, which is finished if it was
-    cut short.
+    With ``identity`` its identity is refused from now on too, with whatever transport key. Returns
+    what it was enrolled with; None if it was shut out before, which is finished if it was cut
+    short.
 
     Raises:
         OperatorError: no such site is or was enrolled.
     """
     site = _present(server, name)
-    if site is None and name not in {entry["name"] for entry in read_lines(server, REVOKED)}:
+    before = [entry for entry in read_lines(server, REVOKED) if entry["name"] == name]
+    if site is None and not before:
         known = ", ".join(site.name for site in enrolled_sites(server)) or "none"
         raise OperatorError(f"site {name}: not enrolled; enrolled sites: {known}")
-    if site is not None:
-        append_line(server, REVOKED, _revocation(site, now))  # first: a crash must not forget it
+    line = before[-1] if site is None else _revocation(site, now)
+    if site is not None or identity:  # first: a crash must not forget it
+        append_line(server, REVOKED, line | ({STOLEN: line["identity"]} if identity else {}))
     retire(server, name, now)
     path = _public_path(server, name)
     path.unlink(missing_ok=True)  # while it is there, the whole is done again
@@ -229,10 +236,12 @@ def refused(server: Path, now: datetime) -> set[bytes]:
 
 def retire(server: Path, name: str, now: datetime) -> None:
     """End the grace of a site's replaced keys: it uses the new one, or is shut out."""
-    for key, owner in retiring(server, now).items():
-        if owner == name:
-            when = now.isoformat(timespec="seconds")
-            append_line(server, REVOKED, {"name": name, "transport": key.hex(), "when": when})
+    ended = {key.hex() for key, owner in retiring(server, now).items() if owner == name}
+    when = now.isoformat(timespec="seconds")
+    for line in read_lines(server, REVOKED):
+        if line["transport"] in ended:
+            ended.remove(line["transport"])
+            append_line(server, REVOKED, line | {"when": when})
     if (server / GATEWAY).exists():
         write_revocations(server, now)
 
@@ -260,6 +269,16 @@ def gateway_certificate(server: Path, now: datetime, random: RandomBytes) -> Pat
     return path
 
 
+def _refuse_revoked(server: Path, site: SitePublic, source: str) -> None:
+    lines = read_lines(server, REVOKED)
+    if site.identity.hex() in {entry.get(STOLEN) for entry in lines}:
+        raise OperatorError(
+            f"{source}: this identity was revoked as stolen; the hospital makes a new site"
+        )
+    if site.transport.hex() in {entry["transport"] for entry in lines}:
+        raise OperatorError(f"{source}: this key was revoked; ask the hospital for a new one")
+
+
 def _present(server: Path, name: str) -> SitePublic | None:
     return next((site for site in enrolled_sites(server) if site.name == name), None)
 
@@ -270,7 +289,8 @@ def _public_path(server: Path, name: str) -> Path:
 
 def _revocation(site: SitePublic, now: datetime) -> dict[str, str]:
     when = now.isoformat(timespec="seconds")
-    return {"name": site.name, "transport": site.transport.hex(), "when": when}
+    key, identity = site.transport.hex(), site.identity.hex()
+    return {"name": site.name, "transport": key, "identity": identity, "when": when}
 
 
 def _issue(certificate: str, site: SitePublic) -> dict[str, str]:

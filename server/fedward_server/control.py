@@ -26,6 +26,7 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.fab_pb2 import Fab
 from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.error import ApiErrorCode, FlowerError
 
 from fedward_common import __version__
 from fedward_common.errors import FedwardError
@@ -78,6 +79,7 @@ class Control:
     """A client of the SuperLink's Control API."""
 
     def __init__(self, link: SuperLink) -> None:
+        self._lost: set[bytes] = set()
         self._connect(link)
 
     def move(self, link: SuperLink) -> None:
@@ -126,8 +128,12 @@ class Control:
         """One key that Flower will not have must not keep the others out."""
         try:
             reply = self._client.RegisterNode(RegisterNodeRequest(public_key=key))
-        except httpx.HTTPStatusError:
-            log.warning("%s: Flower has unregistered its key for good; rotate the key", name)
+        except httpx.HTTPStatusError as error:
+            if not _is_taken(error.response):
+                raise
+            if key not in self._lost:
+                log.warning("%s: Flower has unregistered its key for good; rotate the key", name)
+            self._lost.add(key)
             return None
         return Node(int(reply.node_id), online=False)
 
@@ -182,6 +188,15 @@ def _asking(what: str) -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         raise SuperLinkAwayError(f"the SuperLink did not {what}: {type(error).__name__}") from error
+
+
+def _is_taken(response: httpx.Response) -> bool:
+    """Whether Flower has had a node of this key before."""
+    try:
+        told = FlowerError.from_json(response.content.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return told is not None and told.code == ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
 
 
 def _pem(transport: bytes) -> bytes:

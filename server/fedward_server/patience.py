@@ -33,3 +33,9 @@ def bound_pulls() -> None:
         max_time=LONGEST_SECONDS,
         max_tries_per_object=None,
     )
+
+
+def limit_pulls(seconds: float) -> None:
+    """Wait for a part that long from now on, and LONGEST_SECONDS at most."""
+    defaults = pull_objects.__kwdefaults__ or {}
+    defaults["max_time"] = min(seconds, LONGEST_SECONDS)

@@ -33,7 +33,7 @@ NOT_ACCEPTED = "its answers came too late or were not accepted; the server's log
 
 
 class StudyStoppedError(FedwardError):
-    """The server is stopping: the study goes on where it is when it starts again."""
+    """The server is stopping, or the study was withdrawn: it may go on where it is later."""
 
 
 class Receipts:
@@ -136,7 +136,7 @@ class RecordedSites:
     """The port :class:`~fedward_server.sites.Sites` with a witness to every exchange.
 
     Between rounds and while members are awaited the coordinator asks who is present: that is
-    where a study stops when the server is ``stopping``.
+    where a study ends that is ``stopping``.
     """
 
     sites: Sites
@@ -151,10 +151,10 @@ class RecordedSites:
         """Names of the roster members that can be reached now.
 
         Raises:
-            StudyStoppedError: the server is stopping.
+            StudyStoppedError: the study is to stop.
         """
         if self.stopping():
-            raise StudyStoppedError("stopped between two steps; it goes on in the next run")
+            raise StudyStoppedError("stopped between two steps")
         names = self.sites.present()
         self.receipts.present(names)
         return names

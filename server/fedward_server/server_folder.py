@@ -130,7 +130,9 @@ def open_server(path: Path) -> ServerFolder:
     except PermissionError:
         raise  # the command line says whose mistake that is
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{path}: no coordinator here; make one with `init`") from error
+        raise OperatorError(
+            f"{path}: no coordinator here; name its folder with --server, or make one with `init`"
+        ) from error
     if len(key) != keys.KEY_BYTES:
         raise OperatorError(f"{file}: not a key of {keys.KEY_BYTES} bytes; restore it")
     return ServerFolder(path, SecretBytes(key))

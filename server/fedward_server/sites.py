@@ -52,6 +52,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 15.0, 60.0
 """Before a node that did not greet as a member is greeted again; doubled each time."""
 
 MALFORMED = "its reply is malformed"
+INCOMPLETE = "parts of its reply did not come"
+NOT_TAKEN = "its order could not be handed over"
+LAST_SECONDS = 1.0
+"""For a reply's parts, when the deadline has passed and one last look is taken."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class GridSites:
     enrolled: Callable[[], Mapping[int, str] | None] = lambda: None
     """Names of the sites by node: only members of the roster are greeted, nobody else learns of
     the study. None: every node may be a member's."""
+    patience: Callable[[float], None] = lambda _seconds: None
+    """Told how long the next pull may wait for the parts of a reply that was announced."""
     _traffic: dict[str, Traffic] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
     _pauses: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -209,19 +215,29 @@ class GridSites:
     def _send(
         self, payloads: Mapping[int, bytes], names: Mapping[int, str], deadline_seconds: float
     ) -> Iterator[tuple[int, bytes]]:
-        """Push and poll: Flower's own send_and_receive polls only every 3 s."""
-        asked = self._push(payloads)
+        """Push and poll: Flower's own send_and_receive polls only every 3 s.
+
+        Whoever announces a reply and does not upload it may use up the time, not others' replies:
+        a pull waits for it half of what is left, and a last look is taken after the deadline.
+        """
+        asked = self._push(payloads, names)
         open_nodes = set(asked.values())
         start = time.monotonic()
         end = start + deadline_seconds
         repeat = self.repeat_seconds or math.inf
         again = start + repeat
-        while open_nodes and time.monotonic() < end:
-            singly = self._singly
+        over, incomplete = False, set[int]()
+        while open_nodes and not over:
+            singly, left = self._singly, end - time.monotonic()
+            over = left <= 0
+            self.patience(max(left / 2, LAST_SECONDS))
             replies = self._pull(asked)
             for identifier, reply in replies:
                 node = asked.pop(identifier, None)
-                if node not in open_nodes or (reply is not None and _is_incomplete(reply)):
+                if node not in open_nodes:
+                    continue
+                if reply is not None and _is_incomplete(reply):
+                    incomplete.add(node)  # it may answer again
                     continue
                 open_nodes.discard(node)
                 asked = {i: other for i, other in asked.items() if other != node}
@@ -234,25 +250,38 @@ class GridSites:
                     self.on_problem(names[node], MALFORMED)
             if time.monotonic() > again or self._singly != singly:
                 silent = open_nodes & set(self.grid.get_node_ids())
-                asked |= self._push({node: payloads[node] for node in silent})
+                asked |= self._push({node: payloads[node] for node in silent}, names)
                 repeat *= 2
                 again = time.monotonic() + repeat
-            if open_nodes and not replies:
+            if open_nodes and not replies and not over:
                 pause = max(POLL_SHARE * (time.monotonic() - start), POLL_SECONDS)
-                time.sleep(min(pause, POLL_LIMIT_SECONDS))
+                time.sleep(min(pause, POLL_LIMIT_SECONDS, max(end - time.monotonic(), 0.0)))
+        for node in open_nodes & incomplete:
+            log.warning("%s: %s", names[node], INCOMPLETE)
+            self.on_problem(names[node], INCOMPLETE)
 
-    def _push(self, payloads: Mapping[int, bytes]) -> dict[str, int]:
+    def _push(self, payloads: Mapping[int, bytes], names: Mapping[int, str]) -> dict[str, int]:
         """Hand messages over, one by one; returns the node of each that was taken.
 
         Of several at once, Flower announces all before it uploads the parts of any, and each site
         asks for its parts again and again meanwhile. A reply counts for the node that its message
-        went to, whatever sender it names.
+        went to, whatever sender it names. A node may delete what is announced to it before its
+        parts are there, and Flower's upload then fails: that is this node's loss alone.
+
+        Raises:
+            httpx.HTTPError: the SuperLink does not answer.
         """
         taken: dict[str, int] = {}
         for node, payload in payloads.items():
-            for identifier in self.grid.push_messages([_message(payload, node)]):
-                if identifier:
-                    taken[identifier] = node
+            try:
+                identifiers = list(self.grid.push_messages([_message(payload, node)]))
+            except httpx.HTTPError:
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever a site's requests do to Flower)
+                log.warning("%s: %s (%s)", names[node], NOT_TAKEN, type(error).__name__)
+                self.on_problem(names[node], NOT_TAKEN)
+                continue
+            taken |= {identifier: node for identifier in identifiers if identifier}
         return taken
 
     def _pull(self, asked: Mapping[str, int]) -> list[tuple[str, Message | None]]:

@@ -33,7 +33,7 @@ def note_finished(study: Path) -> None:
 
 
 def note_failed(study: Path, reason: str) -> None:
-    """It cannot go on without a person."""
+    """It cannot, or is not to, go on until a person says so."""
     _note(study / FAILED, reason)
 
 

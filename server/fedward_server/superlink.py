@@ -45,6 +45,15 @@ class SuperLink:
         """What its clients trust (PEM)."""
         return self.folder / "authority.crt"
 
+    @property
+    def tls(self) -> Path:
+        """Its own certificate (PEM)."""
+        return self.folder / "tls.crt"
+
+    def needs_tls(self, now: datetime) -> bool:
+        """Whether its certificate is not there, or will end soon."""
+        return not self.tls.exists() or needs_renewal(self.tls.read_text("ascii"), now)
+
     def trust(self) -> ssl.SSLContext:
         """A TLS context that accepts this SuperLink and nobody else."""
         return ssl.create_default_context(cafile=str(self.certificate))
@@ -54,7 +63,7 @@ class SuperLink:
         command = (
             _script("flower-superlink"),
             *("--host", HOST, "--port", str(self.port)),
-            *("--ssl-certfile", str(self.folder / "tls.crt")),
+            *("--ssl-certfile", str(self.tls)),
             *("--ssl-keyfile", str(self.folder / "tls.key")),
             *("--ssl-ca-certfile", str(self.certificate)),
             *("--isolation", "process"),
@@ -94,21 +103,27 @@ def prepare_superlink(
 ) -> SuperLink:
     """Choose a free port unless one is given; make TLS keys and a fresh shared secret.
 
-    The TLS keys are kept while they are good, for an nginx that has read them. Nobody keeps the
-    key that signed them.
+    The TLS keys are kept while they are good, for an nginx that has read them.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     link = SuperLink(folder, _free_port(random) if port is None else port)
-    tls = folder / "tls.crt"
-    if not tls.exists() or needs_renewal(tls.read_text("ascii"), now):
-        authority = new_authority(now, random)
-        pair = issue_server(authority, [HOST, "localhost"], now, random)
-        tls.unlink(missing_ok=True)  # it goes last: it says that the others are there
-        write_atomic(link.certificate, authority.certificate.encode("ascii"))
-        write_atomic(folder / "tls.key", pair.key_pem(), mode=0o600)
-        write_atomic(tls, pair.certificate.encode("ascii"))
+    if link.needs_tls(now):
+        make_tls(link, now, random)
     write_atomic(folder / "secret", random(SECRET_BYTES).hex().encode("ascii"), mode=0o600)
     return link
+
+
+def make_tls(link: SuperLink, now: datetime, random: RandomBytes) -> None:
+    """Make the SuperLink's TLS key and the authority that vouches for it, whose key nobody keeps.
+
+    A SuperLink that runs already goes on with the old ones.
+    """
+    link.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = new_authority(now, random)
+    pair = issue_server(authority, [HOST, "localhost"], now, random)
+    link.tls.unlink(missing_ok=True)  # it goes last: it says that the others are there
+    write_atomic(link.certificate, authority.certificate.encode("ascii"))
+    write_atomic(link.folder / "tls.key", pair.key_pem(), mode=0o600)
+    write_atomic(link.tls, pair.certificate.encode("ascii"))
 
 
 def _script(name: str) -> str:

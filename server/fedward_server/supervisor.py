@@ -171,6 +171,9 @@ class _Supervisor:
     def _move(self) -> None:
         """Somebody else has taken the SuperLink's port: all that connect to it follow it."""
         log.warning("port %d is taken; the SuperLink starts on another", self._link.port)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         link = self._link = self._prepare()
         self._superlink.restart(link.superlink())
         self._superexec.restart(link.superexec())
@@ -214,6 +217,9 @@ class _Supervisor:
             log.info("the gateway's certificate is renewed")
             for gateway in self._gateways:
                 gateway.restart()
+        if self._link.needs_tls(datetime.now(UTC)):
+            log.info("the SuperLink's certificate is renewed: nginx, if used, must be reloaded")
+            self._begin_anew()
 
     def _drain(self) -> None:
         """Let the round in hand end; an idle server has none."""

@@ -9,10 +9,12 @@ import stat
 
 import pytest
 from tests.cli_world import client, ok, run, server
+from tests.world import make_world
 
 from fedward_common.command import run_command
 from fedward_common.enrolment import coordinator_fingerprint, parse_welcome
 from fedward_common.identity import parse_site_public, spell
+from fedward_server.study_files import note_finished
 
 ADDRESS = "fed.example.org:9443"
 
@@ -160,6 +162,31 @@ def test_a_configuration_for_nginx_is_printed(folder, tmp_path):
     assert "proxy_pass https://127.0.0.1:9400/v1/fleet/pull-messages;" in shown
     assert "get-fab" not in shown
     assert (folder / "gateway.tls").exists()
+    authority = folder / "superlink" / "authority.crt"
+    made = authority.read_bytes()  # nginx would not start without it
+    ok(server("nginx", "--port", "9400", "--server", folder))
+    assert authority.read_bytes() == made
+
+
+def test_a_study_is_withdrawn_and_goes_on(folder, tmp_path):
+    world = make_world(tmp_path / "federation", 3)
+    study = folder / "studies" / "trial"
+    study.mkdir(parents=True)
+    (study / "plan.signed").write_bytes(world.signed.to_file())
+
+    def plan(word: str):
+        return server("plan", word, "trial", "--server", folder)
+
+    plan("resume").refused(2, "study trial: nothing keeps it from going on")
+    assert "is withdrawn" in ok(plan("withdraw")).out
+    ok(plan("withdraw"))
+    told = server("status", "--server", folder, "--json").json["studies"][0]
+    assert told["reason"] == "withdrawn by the coordinator's operator"
+    assert "goes on" in ok(plan("resume")).out
+    assert server("status", "--server", folder, "--json").json["studies"][0]["reason"] == ""
+    note_finished(study)
+    plan("withdraw").refused(2, "study trial: it is finished already")
+    server("plan", "withdraw", "other", "--server", folder).refused(2, "studies: trial")
 
 
 @pytest.mark.parametrize("command", ["init", "enrol", "revoke", "run", "nginx", "status", "stop"])

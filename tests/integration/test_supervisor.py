@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 900.0
 ROUNDS = 10
+WITHDRAWN = "withdrawn by the coordinator's operator"
 ROLES = ("SuperLink", "SuperExec", "gateway", "ServerApp")
 
 
@@ -76,6 +77,15 @@ def test_every_process_may_die_and_the_supervisor_leaves_nothing_behind(tmp_path
         deployment.server.start()
         seen = len(deployment.history)
         wait_until(deployment, lambda n=seen: len(deployment.history) > n)
+
+        assert run("fedward-server", "plan", "withdraw", STUDY, "--server", made.server).status == 0
+        wait_until(deployment, lambda: not is_held(made.study))
+        at_rest = len(deployment.history)
+        told = status(made)["studies"][0]
+        assert (told["state"], told["reason"]) == ("failed", WITHDRAWN)
+        assert run("fedward-server", "plan", "resume", STUDY, "--server", made.server).status == 0
+        wait_until(deployment, lambda: len(deployment.history) > at_rest)
+
         stopped = run("fedward-server", "stop", "--server", made.server)
         assert stopped.status == 0, stopped.err
         wait_until(deployment, lambda: not server_processes(deployment), tick=False)

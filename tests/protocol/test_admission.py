@@ -280,7 +280,7 @@ def test_proposals_cannot_fill_the_site(service, world):
         other = changed(plan, lambda d, n=number: d["study"].update(title=f"plan {n}"))
         assert ask(service, proposal(other)) == ProposeReply(b"")
     more = changed(plan, lambda d: d["study"].update(title="one more"))
-    refused(service, proposal(more), "PolicyRefusalError")
+    refused(service, proposal(more), "OperatorError")
     assert ask(service, proposal(world.signed)) == ProposeReply(approval_of(world, "site-1"))
 
 

@@ -290,6 +290,11 @@ def test_the_addend_leaves_at_the_plans_delay_and_a_late_one_not_at_all(tmp_path
         (entry,) = [entry for entry in site.audit.entries() if entry.kind.startswith("mask")]
     assert (entry.kind, entry.sha256) == ("mask", hashlib.sha256(reply.encode()).digest())
     assert clock.slept == [20.0]
+    with world.open("site-1") as site:  # it may have been killed within the delay: all of it again
+        restarted = SiteService(site, clock=clock, sleep=clock.sleep)
+        for _ in range(2):
+            assert decode_message(restarted.handle(order.encode()), REPLIES) == reply
+    assert clock.slept == [20.0, 20.0]
 
     class Slow(Clock):
         def __call__(self) -> float:

@@ -131,7 +131,10 @@ def test_sessions_that_fail_after_their_activation_come_ever_later(served, caplo
     assert "does not answer" in caplog.text
 
 
-def test_a_session_that_works_ends_the_pauses_growth(served):
+@pytest.mark.parametrize(("steady", "growth"), [(-1.0, 1), (20.0, 16)])
+def test_a_session_that_lasts_ends_the_pauses_growth(served, monkeypatch, steady, growth):
+    """One question that was answered is not enough."""
+    monkeypatch.setattr(loop, "STEADY_SECONDS", steady)
     answers = iter([unavailable()] * 4 + [None] + [unavailable()] * 3)
 
     def sometimes(*_: object):
@@ -139,7 +142,8 @@ def test_a_session_that_works_ends_the_pauses_growth(served):
 
     waits, _ = served(Coordinator(pull_messages=sometimes), 8)
     assert waits[3] == pytest.approx(8 * waits[0])
-    assert waits[5:8] == pytest.approx(waits[:3])  # 4: the pause between two questions
+    # 4: the pause between two questions
+    assert waits[5:7] == pytest.approx([growth * wait for wait in waits[:2]])
 
 
 TIMES = (b'{"unix_time": Infinity, "protocol": 1}', b'{"unix_time": 1, "protocol": 1e999}')

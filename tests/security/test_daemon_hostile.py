@@ -97,7 +97,7 @@ def test_no_redirect_is_followed_into_the_hospitals_network(tmp_path):
 
 def test_an_answer_without_end_is_cut_off(tmp_path, monkeypatch):
     """Only the parts of an order may be longer than a mebibyte."""
-    monkeypatch.setattr(transport, "MAX_OBJECT_BYTES", 1 << 23)
+    monkeypatch.setattr(transport, "MAX_ORDER_BYTES", 1 << 23)
     sizes = {"/v1/time": 1 << 21, transport.PULL_OBJECT: 1 << 21, "/x" + transport.PULL_OBJECT: 1}
 
     def told(way: Transport, path: str) -> int:
@@ -111,6 +111,19 @@ def test_an_answer_without_end_is_cut_off(tmp_path, monkeypatch):
             for path in sizes:
                 with pytest.raises(LinkError, match="cut off"):
                     told(way, path)
+
+
+def test_the_parts_of_an_order_are_counted_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(transport, "MAX_ORDER_BYTES", 1 << 20)
+    with HostileGateway(tmp_path, lambda *_: (200, {}, bytes(600_000))) as gateway:
+        connection = gateway.connection()
+        with Transport(connection.welcome.gateway, tls_context(connection)) as way:
+            part = httpx.Request("POST", f"{way.base}{transport.PULL_OBJECT}")
+            for _ in range(2):
+                way.begin_order()
+                assert len(way.send(part).content) == 600_000
+                with pytest.raises(LinkError, match="cut off"):
+                    way.send(part)
 
 
 LOCATIONS = ("https://[", "https://%zz/", "//a:99999999/", "http://\xe9/", "data:,x", "\x01")

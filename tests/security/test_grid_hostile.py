@@ -15,7 +15,11 @@ from flwr.app import ConfigRecord, Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import GetNodesRequest
 from flwr.proto.task_pb2 import Task
@@ -25,7 +29,10 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -39,7 +46,8 @@ from fedward_common.messages import Hello, HelloReply, ShareOrder, StepReply, de
 from fedward_common.plan.sections import RosterSite
 from fedward_common.randomness import os_random
 from fedward_server import sites as module
-from fedward_server.sites import MALFORMED, GridSites
+from fedward_server.patience import bound_pulls, limit_pulls
+from fedward_server.sites import INCOMPLETE, MALFORMED, NOT_TAKEN, GridSites
 
 KEYS = {name: keys.new_key(os_random) for name in ("north", "south", "west")}
 ROSTER = tuple(
@@ -60,6 +68,12 @@ class Link:
     salts: list[bytes] = field(default_factory=list)
     hostile: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
+    withholding: set[str] = field(default_factory=set)
+    """Who announces an answer and uploads none of it."""
+    deleting: set[str] = field(default_factory=set)
+    """Who confirms an order, so that Flower deletes it, as soon as it is announced."""
+    later: dict[str, float] = field(default_factory=dict)
+    """When a site begins to answer."""
 
     def enrolled(self) -> dict[int, str]:
         return {node: name for name, node in self.nodes.items()}
@@ -67,6 +81,8 @@ class Link:
     def work(self) -> None:
         """Every site answers what was sent to it."""
         for name, node in self.nodes.items():
+            if time.monotonic() < self.later.get(name, 0.0):
+                continue
             got = fleet.pull_messages(
                 PullMessagesRequest(node=Node(node_id=node)), self.state, self.state.object_store
             )
@@ -112,8 +128,8 @@ class Link:
             ),
             self.state,
         )
-        parts = get_all_nested_objects(root)
-        for identifier in taken.objects_to_push:
+        parts = get_all_nested_objects(root) if name not in self.withholding else {}
+        for identifier in set(taken.objects_to_push) & parts.keys():
             request = PushObjectRequest(
                 node=node,
                 run_id=self.run,
@@ -122,6 +138,20 @@ class Link:
                 object_content=parts[identifier].deflate(),
             )
             fleet.push_object(request, self.state)
+
+    def delete(self) -> None:
+        """What a node can do between an order's announcement and the upload of its parts."""
+        for node in (self.nodes[name] for name in self.deleting):
+            got = fleet.pull_messages(
+                PullMessagesRequest(node=Node(node_id=node)), self.state, self.state.object_store
+            )
+            for order in got.messages_list:
+                request = ConfirmMessageReceivedRequest(
+                    node=Node(node_id=node),
+                    run_id=self.run,
+                    message_object_id=order.metadata.message_id,
+                )
+                fleet.confirm_message_received(request, self.state, self.state.object_store)
 
 
 def _metadata(run: int, node: int, asked: str) -> Metadata:
@@ -147,7 +177,10 @@ class Runtime:
         def call(request):
             if name == "PullMessages":
                 self._link.work()
-            return handlers[name](request, self._link.state, Task(run_id=self._link.run))
+            answer = handlers[name](request, self._link.state, Task(run_id=self._link.run))
+            if name == "PushMessages":
+                self._link.delete()
+            return answer
 
         return call
 
@@ -211,6 +244,47 @@ def test_a_reply_that_flower_cannot_read_costs_its_sender_only(link, grid, caplo
     assert problems == [("south", MALFORMED)] * 2
     link.hostile.clear()
     assert dict(sites.exchange(orders, 60.0)) == {"north": ANSWER, "south": ANSWER}
+
+
+def test_an_order_that_its_site_deletes_is_lost_to_this_site_only(link, grid):
+    problems = []
+    sites = GridSites(
+        grid, ROSTER, on_problem=lambda *told: problems.append(told), enrolled=link.enrolled
+    )
+    assert set(sites.present()) == {"north", "south"}
+    link.deleting.add("south")
+    orders = dict.fromkeys(("north", "south"), ORDER)
+    assert dict(sites.exchange(orders, 60.0)) == {"north": ANSWER}
+    assert problems == [("south", NOT_TAKEN)]
+    link.deleting.clear()
+    assert dict(sites.exchange(orders, 60.0)) == {"north": ANSWER, "south": ANSWER}
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Flower's waiting for parts, as the ServerApp sets it, and as it was afterwards."""
+    defaults = dict(pull_objects.__kwdefaults__)
+    bound_pulls()
+    yield limit_pulls
+    pull_objects.__kwdefaults__.update(defaults)
+
+
+def test_an_answer_that_is_withheld_keeps_nobody_elses_back(link, grid, patient):
+    problems = []
+    sites = GridSites(
+        grid,
+        ROSTER,
+        on_problem=lambda *told: problems.append(told),
+        enrolled=link.enrolled,
+        patience=patient,
+    )
+    assert set(sites.present()) == {"north", "south"}
+    link.withholding.add("south")
+    for late in (0.0, 0.5, 1.4):  # north's answer comes while a pull waits for south's
+        link.later["north"] = time.monotonic() + late
+        orders = dict.fromkeys(("south", "north"), ORDER)
+        assert dict(sites.exchange(orders, 1.5)) == {"north": ANSWER}
+    assert set(problems) == {("south", INCOMPLETE)}
 
 
 def test_a_silent_node_is_waited_for_once_and_left_alone_for_a_while(link, grid, monkeypatch):

@@ -214,6 +214,20 @@ def test_records_that_two_processes_add_at_once_are_all_kept(folder):
     assert len({line["n"] for line in read_lines(folder.path, "test.jsonl")}) == 60
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_stolen_identity_comes_back_with_no_key(folder, late):
+    who = north()
+    enrol(folder, who)
+    revoke_site(folder.path, "north", NOW, identity=not late)
+    if late:  # the key was known to be stolen, the identity became known to be later
+        revoke_site(folder.path, "north", NOW, identity=True)
+    with pytest.raises(OperatorError, match="this identity was revoked as stolen"):
+        enrol(folder, rotated(who))
+    other = north()
+    enrol(folder, other)
+    assert admitted(folder.path, NOW) == {other.public().transport: "north"}
+
+
 def test_nobody_of_that_name_can_be_revoked(folder):
     enrol(folder, north())
     with pytest.raises(OperatorError, match="site south: not enrolled; enrolled sites: north"):

@@ -245,7 +245,11 @@ def test_groups_that_cannot_be_constructed(sites, t_min, colluding, word):
 def test_rules_between_sections_are_told_together():
     whole = document()
     whole["roster"]["sites"][1] = whole["roster"]["sites"][0]
-    whole["schedule"]["maximum_attempts"] = 1
+    whole["schedule"] |= {
+        "maximum_attempts": 1,
+        "reply_delay_seconds": 30.0,
+        "round_deadline_seconds": 35.0,
+    }
     whole["cohort"]["images_per_patient"] = 2
     whole["cohort"]["columns"][0].update(lower=1.0, upper=1.0)
     whole["queries"] = whole["queries"][1:]  # the count that the divisor came from
@@ -257,6 +261,7 @@ def test_rules_between_sections_are_told_together():
         "roster.sites: name site-1 appears twice",
         "roster.sites: identity",
         "maximum_attempts: 1 is below",
+        "round_deadline_seconds: 35 is too short for answers that leave after 30; give 40 or more",
         "images_per_patient",
         "lower must be below upper",
         "needs a divisor",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from flwr.proto.control_pb2 import ListNodesResponse, RegisterNodeResponse
 from flwr.proto.node_pb2 import NodeInfo
+from flwr.supercore.error import ApiErrorCode
 from tests.gateway_world import make_world
 
 from fedward_common.errors import StorageError
+from fedward_common.randomness import os_random
 from fedward_server import supervisor as module
 from fedward_server.consortium import revoke_site
-from fedward_server.control import Control, Node, _pem
+from fedward_server.control import Control, Node, SuperLinkAwayError, _pem
 from fedward_server.study_files import NODES, PROCESSES, is_held, read_nodes
+from fedward_server.superlink import make_tls
 
 
 class Link:
@@ -42,6 +46,9 @@ class Link:
     def tick(self) -> None:
         self.begun += 1
 
+    def move(self, link) -> None:
+        self.moved = link
+
     log_file, busy = None, False
 
 
@@ -55,6 +62,9 @@ class Idle:
 
     def tick(self) -> None:
         pass
+
+    def restart(self, program=None) -> None:
+        self.restarts += 1
 
 
 @pytest.fixture
@@ -201,6 +211,37 @@ def test_a_list_that_is_short_for_a_moment_unregisters_nobody(world):
     assert control._client.keys.keys() == {_pem(south)}
 
 
+@pytest.mark.parametrize(
+    ("code", "status"), [(ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE, 409), (0, 500)]
+)
+def test_a_key_that_flower_has_had_keeps_nobody_out_and_is_told_once(world, caplog, code, status):
+    """Any other refusal passes: nobody is to rotate a sound key for it."""
+
+    class Refusing(Register):
+        def RegisterNode(self, request):  # noqa: N802
+            if request.public_key == lost:
+                request = httpx.Request("POST", "https://127.0.0.1/")
+                body = {"code": int(code), "detail": "no"}
+                httpx.Response(status, json=body, request=request).raise_for_status()
+            return super().RegisterNode(request)
+
+    names = {member.identity.public().transport: name for name, member in world.members.items()}
+    north, south = sorted(names, key=names.__getitem__)
+    lost = _pem(north)
+    control = Control.__new__(Control)
+    control._client, control._lost = Refusing(), set()
+    for _ in range(3):
+        if status == 409:
+            assert control.sync_nodes(names).keys() == {south}
+        else:
+            with pytest.raises(SuperLinkAwayError):
+                control.sync_nodes(names)
+    told = [record.message for record in caplog.records if "rotate the key" in record.message]
+    assert told == ["north: Flower has unregistered its key for good; rotate the key"] * (
+        status == 409
+    )
+
+
 def test_an_old_list_of_processes_is_nobodys(world, monkeypatch):
     """Its numbers may be other programs' by now: `stop` must not end those."""
     path = world.server / PROCESSES
@@ -218,3 +259,18 @@ def test_an_old_list_of_processes_is_nobodys(world, monkeypatch):
     assert module.supervise(world.server, ()) == ["held"]
     assert seen == [False]
     shutil.rmtree(world.server / "sites")
+
+
+def test_a_server_that_runs_for_a_year_renews_the_superlinks_certificate(made, world, caplog):
+    link = made._link
+    good = link.certificate.read_bytes()
+    ticks(made, caplog)
+    assert link.certificate.read_bytes() == good
+    make_tls(link, datetime.now(UTC) - timedelta(days=360), os_random)
+    old = link.certificate.read_bytes()
+    made._next_renewal = 0.0
+    ticks(made, caplog)
+    assert link.certificate.read_bytes() not in {good, old}
+    assert not made._link.needs_tls(datetime.now(UTC))
+    assert made._control.moved == made._link  # who asks it trusts the new one
+    assert made._superlink.restarts == 2  # it and the SuperExec, which share a stand-in here

@@ -173,6 +173,7 @@ class FleetLink:
             RunEndedError: its run is over.
         """
         run, tree = _open(announced.envelope).run_id, _tree(announced.tree)
+        self._transport.begin_order()
         pull = make_pull_object_fn_protobuf(self._bound(self._client.PullObject), self._node, run)
         confirm = make_confirm_message_received_fn_protobuf(
             self._bound(self._client.ConfirmMessageReceived), self._node, run

@@ -35,9 +35,13 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 20.0
 """Pause before connecting again, doubled at every failure and drawn between half and all of it."""
 
+STEADY_SECONDS = 20.0
+"""A session that has lasted so long, or brought an order, ends the growth of these pauses."""
+
 ACTIVATION_SECONDS = 2.0
-BEAT_SECONDS = 0.7 * HEARTBEAT_SECONDS
-"""A site counts as gone after twice ``HEARTBEAT_SECONDS``: one beat in a row may be lost."""
+BEAT_SECONDS = 0.5 * HEARTBEAT_SECONDS
+"""A site counts as gone after twice ``HEARTBEAT_SECONDS``: one beat in a row may be lost, with the
+time that it is given (:data:`~fedward_client.daemon.transport.BEAT_TIMEOUT`)."""
 
 MAX_LOOKED_AT = 1 << 16
 """Bytes of an answer up to which its kind is read from it; only masked addends are longer."""
@@ -139,13 +143,16 @@ class Daemon:
             return
         self._settled = True
         self._on_session()
-        self._retry, self._problem = FIRST_RETRY_SECONDS, ""
         self._state.update(connected=time.time(), problem="", retry=0.0)
         self._notifier.status("connected")
         log.info("connected to the coordinator")
         ahead = self._state.state.clock_ahead
         if abs(ahead) > CLOCK_WARNING_SECONDS:
             log.warning("the server's clock is %.0f s ahead of this one: set the clock", ahead)
+
+    def _recovered(self) -> None:
+        """What was wrong is over; one that breaks each session soon is asked less and less."""
+        self._retry, self._problem = FIRST_RETRY_SECONDS, ""
 
     def _leave(self, link: FleetLink) -> None:
         with suppress(LinkError):
@@ -154,11 +161,15 @@ class Daemon:
 
     def _serve(self, link: FleetLink) -> None:
         self._finish(link)
-        pace, free = Pace(), time.monotonic()
+        pace, begun = Pace(), time.monotonic()
+        free = begun
         while not self._ending():
             self._warn_of_expiry()
             asked = time.monotonic()
-            if self._next(link):
+            ordered = self._next(link)
+            if ordered or asked - begun > STEADY_SECONDS:
+                self._recovered()
+            if ordered:
                 pace.after_order(asked - free)
                 free = time.monotonic()
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import ssl
+import threading
 import time
 from typing import Self
 
@@ -22,8 +23,11 @@ from fedward_common.text import printable
 MAX_ANSWER_BYTES = 1 << 20
 """Of every answer but those to :data:`PULL_OBJECT`, which brings the parts of an order."""
 
-PULL_OBJECT, MAX_OBJECT_BYTES = "/v1/fleet/pull-object", MAX_MESSAGE_BYTES + (1 << 20)
-"""The largest message with its envelope."""
+PULL_OBJECT, MAX_ORDER_BYTES = "/v1/fleet/pull-object", MAX_MESSAGE_BYTES + (1 << 20)
+"""The largest message with its envelope: all parts of one order together."""
+
+HEARTBEAT, BEAT_TIMEOUT = "/v1/fleet/send-node-heartbeat", 3.0
+"""A beat that takes longer is lost, and the next one is not late for it."""
 
 ANSWER_SECONDS = 600.0
 """A whole answer arrives within this time; a chunk of it within READ_SECONDS."""
@@ -58,6 +62,7 @@ class Transport:
             ),
         )
         self._timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS).as_dict()
+        self._order = _Allowance(MAX_ORDER_BYTES)
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +74,10 @@ class Transport:
         """Close every connection."""
         self._http.close()
 
+    def begin_order(self) -> None:
+        """The parts that are pulled from now on are another order's."""
+        self._order = _Allowance(MAX_ORDER_BYTES)
+
     def send(self, request: httpx.Request) -> httpx.Response:
         """Send a request and read the whole answer, as its bytes came; its headers are left.
 
@@ -76,12 +85,16 @@ class Transport:
             LinkError: nobody answers, or the answer is too long or too slow.
         """
         request.headers["accept-encoding"] = "identity"  # nothing here is ever unpacked
-        request.extensions["timeout"] = dict(self._timeout)
-        most = MAX_OBJECT_BYTES if request.url.path == PULL_OBJECT else MAX_ANSWER_BYTES
+        beat = request.url.path == HEARTBEAT
+        request.extensions["timeout"] = (
+            httpx.Timeout(BEAT_TIMEOUT).as_dict() if beat else dict(self._timeout)
+        )
+        part = request.url.path == PULL_OBJECT
+        allowance = self._order if part else _Allowance(MAX_ANSWER_BYTES)
         try:
             response = self._http.handle_request(request)
             try:
-                content = _read(response, most)
+                content = _read(response, allowance)
             finally:
                 response.close()
         except httpx.TransportError as error:
@@ -126,13 +139,31 @@ def refusal_text(response: httpx.Response) -> str:
     return f"the gateway answers {response.status_code}: {reason}"
 
 
-def _read(response: httpx.Response, most: int) -> bytes:
+class _Allowance:
+    """Bytes that answers may still have together; they may come in several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """Count bytes.
+
+        Raises:
+            LinkError: too many.
+        """
+        with self._lock:
+            self._left -= count
+            if self._left < 0:
+                raise LinkError(f"an answer above {self._most} bytes was cut off")
+
+
+def _read(response: httpx.Response, allowance: _Allowance) -> bytes:
     content = bytearray()
     end = time.monotonic() + ANSWER_SECONDS
     for chunk in response.iter_raw():
+        allowance.take(len(chunk))
         content += chunk
-        if len(content) > most:
-            raise LinkError(f"an answer above {most} bytes was cut off")
         if time.monotonic() > end:
             raise LinkError(f"an answer was not complete after {ANSWER_SECONDS:.0f} s")
     return bytes(content)

@@ -15,6 +15,9 @@ from fedward_common.plan.sections import (
 )
 from fedward_common.secagg.parameters import group_problems
 
+ANSWER_SECONDS = 10.0
+"""Of an exchange, beside the reply delay: a site asks for its order within four, and answers."""
+
 
 def structural_problems(plan: Plan) -> list[str]:
     """What is wrong between sections whose single fields are well-formed."""
@@ -84,6 +87,12 @@ def _schedule(plan: Plan) -> Iterator[str]:
     attempts = plan.schedule.maximum_attempts
     if attempts < rounds:
         yield f"schedule.maximum_attempts: {attempts} is below the {rounds} rounds; raise it"
+    delay, deadline = plan.schedule.reply_delay_seconds, plan.schedule.round_deadline_seconds
+    if delay and deadline < delay + ANSWER_SECONDS:
+        yield (
+            f"schedule.round_deadline_seconds: {deadline:g} is too short for answers that leave "
+            f"after {delay:g}; give {delay + ANSWER_SECONDS:g} or more"
+        )
     counted = plan.schedule.nominal_patients is not None
     for index, query in enumerate(plan.queries):
         counted = counted or (isinstance(query, CountQuery) and query.split == "train")

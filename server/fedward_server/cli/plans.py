@@ -17,7 +17,8 @@ from fedward_common.plan.files import read_plan
 from fedward_common.randomness import os_random
 from fedward_common.text import printable
 from fedward_server.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, tell
-from fedward_server.server_folder import PLAN, ServerFolder, open_server
+from fedward_server.server_folder import PLAN, ServerFolder, open_server, signed_study
+from fedward_server.study_files import failure, forget_failure, is_finished, note_failed
 
 if TYPE_CHECKING:
     from fedward_common.study import Study
@@ -101,6 +102,42 @@ def show(
     from fedward_common.study import Study
 
     _tell_study(Study(read_plan(plan), str(plan)), [], as_json=as_json)
+
+
+@app.command()
+def withdraw(
+    study: Annotated[str, typer.Argument(help="The name of a study that is not finished.")],
+    server: ServerOption = DEFAULT_SERVER,
+) -> None:
+    """End a study after the round in hand, or before it begins; the next one begins.
+
+    What is published stays. `plan resume` takes it up again.
+
+    Example: fedward-server plan withdraw pneumonia
+    """
+    folder = signed_study(open_server(server).path, study).folder
+    if is_finished(folder):
+        raise OperatorError(f"study {study}: it is finished already; `report` writes its results")
+    if failure(folder) is None:
+        note_failed(folder, "withdrawn by the coordinator's operator")
+    typer.echo(f"{printable(study)} is withdrawn: it ends after the round in hand")
+    typer.echo("  tell the hospitals: `fedward-client plan reject` ends it there for good")
+
+
+@app.command()
+def resume(
+    study: Annotated[str, typer.Argument(help="The name of a study that `status` shows ended.")],
+    server: ServerOption = DEFAULT_SERVER,
+) -> None:
+    """Let a study go on that was withdrawn, or could not go on for a reason that is mended.
+
+    Example: fedward-server plan resume pneumonia
+    """
+    folder = signed_study(open_server(server).path, study).folder
+    if failure(folder) is None:
+        raise OperatorError(f"study {study}: nothing keeps it from going on; see `status`")
+    forget_failure(folder)
+    typer.echo(f"{printable(study)} goes on: a running server takes it up within seconds")
 
 
 def _completed(document: dict[str, Any], folder: ServerFolder, source: str) -> dict[str, Any]:

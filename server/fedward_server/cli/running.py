@@ -64,9 +64,13 @@ def nginx(
     """
     from fedward_server.consortium import gateway_certificate
     from fedward_server.nginx import nginx_configuration
+    from fedward_server.superlink import LINK_FOLDER, SuperLink, make_tls
 
     folder, now = open_server(server), datetime.now(UTC)
     gateway_certificate(folder.path, now, os_random)
+    link = SuperLink(folder.path / LINK_FOLDER, port)
+    if not link.tls.exists():  # nginx reads them; afterwards they are `run`'s to renew
+        make_tls(link, now, os_random)
     typer.echo(nginx_configuration(folder.path, port, now), nl=False)
 
 

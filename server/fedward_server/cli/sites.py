@@ -98,7 +98,9 @@ def enrol(
     try:
         text = public.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"{public}: cannot be read; give a site's SITE.pub") from error
+        raise OperatorError(
+            f"{public}: cannot be read; give a site's SITE.pub that this user may read"
+        ) from error
     now, folder = datetime.now(UTC), open_server(server)
     enrolled = enrol_site(folder, text, str(public), now, os_random, replace=replace)
     site, welcome = enrolled.site, enrolled.welcome
@@ -106,7 +108,8 @@ def enrol(
     lines = (
         f"{printable(site.name)} is enrolled",
         f"fingerprint: {spell(site.fingerprint)}",
-        "  hospitals confirm it with each other, not through you",
+        "  compare it with the hospital by telephone before you send the welcome; hospitals",
+        "  confirm it with each other too, not through you",
         *send,
     )
     record = {"site": site.name, "fingerprint": site.fingerprint.hex()}
@@ -115,6 +118,12 @@ def enrol(
 
 def revoke(
     name: Annotated[str, typer.Argument(help="The name of an enrolled site.")],
+    identity: Annotated[
+        bool,
+        typer.Option(
+            "--identity", help="Its identity was stolen: refuse that too, with whatever key."
+        ),
+    ] = False,
     server: ServerOption = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,7 +133,7 @@ def revoke(
     """
     from fedward_server.consortium import revoke_site
 
-    site = revoke_site(open_server(server).path, name, datetime.now(UTC))
+    site = revoke_site(open_server(server).path, name, datetime.now(UTC), identity=identity)
     lines = (
         f"{printable(name)} is revoked: a running gateway refuses it within a second",
         "  studies that name it go on only while enough others take part",
