@@ -253,9 +253,10 @@ class GridSites:
                 asked |= self._push({node: payloads[node] for node in silent}, names)
                 repeat *= 2
                 again = time.monotonic() + repeat
-            if open_nodes and not replies and not over:
-                pause = max(POLL_SHARE * (time.monotonic() - start), POLL_SECONDS)
-                time.sleep(min(pause, POLL_LIMIT_SECONDS, max(end - time.monotonic(), 0.0)))
+            if open_nodes and not over:
+                now = time.monotonic()
+                pause = max(POLL_SHARE * (now - start), 0.0 if replies else POLL_SECONDS)
+                time.sleep(min(pause, POLL_LIMIT_SECONDS, max(end - now, 0.0)))
         for node in open_nodes & incomplete:
             log.warning("%s: %s", names[node], INCOMPLETE)
             self.on_problem(names[node], INCOMPLETE)

@@ -34,7 +34,6 @@ INTERNAL = {
 """What fedward may import from inside Flower. Each is tried below; add a test with each name."""
 
 FLEET = {
-    "flwr.common.constant.HEARTBEAT_MIN_INTERVAL",
     "flwr.common.constant.TIMESTAMP_HEADER",
     "flwr.common.serde.message_to_proto",
     "flwr.common.serde_utils.metadata_from_proto",

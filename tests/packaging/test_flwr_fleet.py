@@ -43,7 +43,9 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fedward_client.agent import answer_content
-from fedward_client.daemon.fleet import _reply_metadata
+from fedward_client.daemon.fleet import HEARTBEAT_SECONDS, _reply_metadata
+from fedward_client.daemon.loop import BEAT_SECONDS
+from fedward_client.daemon.transport import BEAT_TIMEOUT
 
 CALLS = {
     "ActivateNode", "DeactivateNode", "SendNodeHeartbeat", "PullMessages", "PullObject",
@@ -94,8 +96,10 @@ def test_a_node_is_authenticated_by_a_signed_time() -> None:
     assert names == {"flwr-package-name", "flwr-package-version", "flwr-component-name"}
 
 
-def test_the_shortest_heartbeat_and_its_patience() -> None:
-    assert (HEARTBEAT_MIN_INTERVAL, HEARTBEAT_PATIENCE) == (10, 2)
+def test_our_heartbeat_is_taken_and_one_may_be_lost() -> None:
+    assert HEARTBEAT_MIN_INTERVAL <= HEARTBEAT_SECONDS
+    slowest = 2 * BEAT_TIMEOUT  # of one beat: to connect, and to be answered
+    assert 2 * (BEAT_SECONDS + slowest) < HEARTBEAT_PATIENCE * HEARTBEAT_SECONDS
 
 
 def test_refusals_have_these_codes() -> None:

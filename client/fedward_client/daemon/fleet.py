@@ -12,7 +12,6 @@ from typing import Self, TypeVar
 import httpx
 from flwr.app import Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
-from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
 from flwr.common.serde import message_to_proto
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.fleet_pb2 import (
@@ -52,8 +51,9 @@ from fedward_client.daemon.transport import LinkError, Transport, refusal_text
 from fedward_client.enrolment import Connection
 from fedward_common.errors import FedwardError, PeerError
 
-HEARTBEAT_SECONDS = float(HEARTBEAT_MIN_INTERVAL)
-"""The shortest that Flower takes: a node that was killed is refused for twice as long."""
+HEARTBEAT_SECONDS = 15.0
+"""Flower counts a node that was killed as there for twice as long, and refuses its successor unless
+that goes on with its session."""
 
 MAX_OBJECTS = 8
 """Parts of one order; ours are three: the message, its records, the record."""

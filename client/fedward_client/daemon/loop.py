@@ -40,8 +40,8 @@ STEADY_SECONDS = 20.0
 
 ACTIVATION_SECONDS = 2.0
 BEAT_SECONDS = 0.5 * HEARTBEAT_SECONDS
-"""A site counts as gone after twice ``HEARTBEAT_SECONDS``: one beat in a row may be lost, with the
-time that it is given (:data:`~fedward_client.daemon.transport.BEAT_TIMEOUT`)."""
+"""A site counts as gone after twice ``HEARTBEAT_SECONDS``: a beat may be lost, with all the time
+that it is given (:data:`~fedward_client.daemon.transport.BEAT_TIMEOUT`)."""
 
 MAX_LOOKED_AT = 1 << 16
 """Bytes of an answer up to which its kind is read from it; only masked addends are longer."""
