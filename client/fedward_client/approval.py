@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fedward_client.enrolment import check_coordinator
 from fedward_client.package import too_old_for
 from fedward_client.policy import PlanFacts, QueryFacts
+from fedward_client.running import end_study
 from fedward_client.site import Site
 from fedward_client.studies import ENDED, StudyRecord, StudyState
 from fedward_client.study_cohort import open_cohort, prepare_cohort
@@ -92,12 +93,31 @@ def _consent(site: Site, plan: Plan) -> None:
     site.studies.approve(plan.digest, consent.encode())
 
 
-def reject_plan(site: Site, plan_digest: bytes) -> None:
-    """Record the operator's no, and destroy the key of an approval that it takes back."""
+def reject_plan(site: Site, plan_digest: bytes) -> StudyState:
+    """Record the operator's no, and destroy the keys of what it takes back; returns the new state.
+
+    A study that is running ends at this site for good. A process that serves the site meanwhile
+    can store no addend and no released share of it any more, so that none leaves (A2), and refuses
+    its next order.
+
+    Raises:
+        OperatorError: no such plan, or its study is over here.
+    """
     record = _known(site, plan_digest)
-    site.studies.reject(plan_digest)
-    site.destroy_encryption_key(plan_digest)
-    site.audit.decided("reject", plan_digest, record.plan, site.ledger.head())
+    if record.state in ENDED:
+        raise OperatorError(
+            f"plan {plan_digest.hex()[:16]}: its study is {record.state} here; nothing is left to "
+            "decide"
+        )
+    if record.state is StudyState.RUNNING:
+        kind, state = "leave", StudyState.WITHDRAWN
+        site.studies.withdraw(plan_digest)
+    else:
+        kind, state = "reject", StudyState.REJECTED
+        site.studies.reject(plan_digest)
+    end_study(site, record)
+    site.audit.decided(kind, plan_digest, record.plan, site.ledger.head())
+    return state
 
 
 def _known(site: Site, plan_digest: bytes) -> StudyRecord:

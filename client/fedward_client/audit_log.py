@@ -99,7 +99,7 @@ class AuditLog:
         """
         entries = self.entries()
         seen = max((entry.ledger_count for entry in entries), default=0)
-        if ledger.length - seen > max(1, len({entry.study for entry in entries})):
+        if ledger.length - seen > max(1, len({entry.study for entry in entries if entry.e})):
             raise IntegrityError(
                 f"site database, audit chain: it ends where the ledger had {seen} of its "
                 f"{ledger.length} rows: entries were cut off; keep the site's folder as evidence"

@@ -150,8 +150,7 @@ class SiteService:
             kind, reply = self._mask(order, running, data, arrived)
         else:
             kind, reply = order.TAG, self._serve(order, running, data).encode()
-        self._log(kind, order.study, order.e, reply)
-        return reply
+        return self._leaves(kind, order, running, reply)
 
     def _repeat(self, order: StepOrder, running: Running, stored: bytes, arrived: float) -> bytes:
         """Send the same bytes again (A3).
@@ -162,8 +161,13 @@ class SiteService:
             late = self._leave_on_time(order, arrived, running)
             if late is not None:
                 return _refusal(late)
-        self._log(order.TAG, order.study, order.e, stored)
-        return stored
+        return self._leaves(order.TAG, order, running, stored)
+
+    def _leaves(self, kind: str, order: StepOrder, running: Running, reply: bytes) -> bytes:
+        """Note what leaves now; of a study that was ended meanwhile, nothing does (G7)."""
+        running.check_going_on()
+        self._log(kind, order.study, order.e, reply)
+        return reply
 
     def _mask(
         self, order: MaskOrder, running: Running, data: bytes, arrived: float

@@ -164,11 +164,15 @@ class Running:
         return RoundContext(e, task.name, round_number, before.public_digest(task))
 
     def check_going_on(self) -> None:
-        """Refuse every step of a study that this site has stopped (A3.5).
+        """Refuse every step of a study that this site has stopped (A3.5), or has left (G7), by now.
 
         Raises:
             PeerError: it has.
         """
+        if self._site.studies.state(self.digest) is not self._record.state:
+            self.refresh()
+        if self._record.state is StudyState.WITHDRAWN:
+            raise PeerError("this site has left the study")
         if self._record.state is StudyState.STOPPED:
             raise PeerError("this site has stopped the study: a published sum was false")
 

@@ -7,6 +7,7 @@ system's randomness. A simulation passes its own to the same functions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,6 +26,7 @@ from fedward_client.site_folder import SiteFolder, load_key
 from fedward_client.studies import Studies
 from fedward_client.training.runtime import RuntimeOptions
 from fedward_common import keys
+from fedward_common.errors import StorageError
 from fedward_common.files import write_atomic
 from fedward_common.identity import SiteIdentity
 from fedward_common.randomness import RandomBytes, os_random
@@ -39,6 +41,7 @@ PUBLIC = "SITE.pub"
 VOLATILE = "volatile"
 """Folder of the keys of rounds in flight: never to be backed up (A6)."""
 
+_TAG = f"{VOLATILE}/CACHEDIR.TAG"
 _NO_BACKUP = b"""Signature: 8a477f597d28d172789f06886806bc55
 # Keys of rounds in flight. Leave this folder out of every backup: a restored copy of the site must
 # not be able to open the seeds of an earlier round.
@@ -118,7 +121,7 @@ def create_site(
             f"identity/{TRANSPORT}": _hex(identity.transport),
             POLICY: text.encode(),
             PUBLIC: identity.public().to_text().encode(),
-            f"{VOLATILE}/CACHEDIR.TAG": _NO_BACKUP,
+            _TAG: _NO_BACKUP,
         },
     )
 
@@ -141,6 +144,7 @@ def open_site(
     folder = site_folder.open_site(path)
     try:
         database = folder.database
+        _keep_out_of_backups(path / _TAG)
         return Site(
             folder=folder,
             identity=SiteIdentity(
@@ -164,6 +168,14 @@ def open_site(
     except BaseException:
         folder.close()
         raise
+
+
+def _keep_out_of_backups(tag: Path) -> None:
+    """Mark the keys' folder again, which a restored site lacks (A6); it is no reason to fail."""
+    with suppress(OSError, StorageError):
+        if not tag.exists():
+            tag.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(tag, _NO_BACKUP, mode=0o600)
 
 
 def _store_key(path: Path, key: SecretBytes) -> None:

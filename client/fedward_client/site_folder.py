@@ -172,7 +172,10 @@ def open_site(path: Path, random: RandomBytes = os_random) -> SiteFolder:
                 f"{path / 'site.db'}: missing, and with it the privacy ledger; put back the newest "
                 "copy of the site's folder, all of it"
             )
-        raise OperatorError(f"{path}: not a site folder; make one with fedward-client init")
+        raise OperatorError(
+            f"{path}: not a site folder; name the site's with --site or FEDWARD_SITE, or make one "
+            "with fedward-client init"
+        )
     config = _read_config(path / "config.toml")
     profile = Profile.load(path / config.profile) if config.profile else None
     keys = {name: _read_key(path, name) for name in _KEYS}

@@ -39,9 +39,10 @@ class StudyState(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
     STOPPED = "stopped"
+    WITHDRAWN = "withdrawn"
 
 
-ENDED = (StudyState.FINISHED, StudyState.STOPPED)
+ENDED = (StudyState.FINISHED, StudyState.STOPPED, StudyState.WITHDRAWN)
 """States in which the study's encryption key must be gone (A1)."""
 
 
@@ -95,6 +96,22 @@ class Studies:
         """Record that the operator said no."""
         self._decide(plan_digest, StudyState.REJECTED, None)
 
+    def withdraw(self, plan_digest: bytes) -> None:
+        """End a study that is running here, because the operator says so: nothing undoes it (G7).
+
+        Raises:
+            OperatorError: it is not running, or not any more.
+        """
+        with transaction(self._connection) as db:
+            cursor = db.execute(
+                "UPDATE studies SET state = ? WHERE plan_digest = ? AND state = ?",
+                (StudyState.WITHDRAWN, plan_digest, StudyState.RUNNING),
+            )
+            if cursor.rowcount != 1:
+                raise OperatorError(
+                    f"plan {plan_digest.hex()[:16]}: its study is not running; see `plan show`"
+                )
+
     def begin(self, plan_digest: bytes, digest: bytes, approvals: bytes, progress: bytes) -> None:
         """Start an approved study under its final digest."""
         with transaction(self._connection) as db:
@@ -133,7 +150,7 @@ class Studies:
             (e, progress, digest, StudyState.RUNNING, position),
         )
         if cursor.rowcount != 1:
-            raise PeerError(f"attempt {e}: this site's shares for sum {position + 1} have left")
+            raise _too_late(db, digest, e, position)
 
     def release(self, db: sqlite3.Connection, digest: bytes, e: int, position: int) -> None:
         """Note in the open transaction that e's shares leave, and adopt what it confirmed (A2).
@@ -148,7 +165,7 @@ class Studies:
             (position, e, digest, StudyState.RUNNING, e, position),
         )
         if cursor.rowcount != 1:
-            raise PeerError(f"attempt {e}: this site's shares for sum {position + 1} have left")
+            raise _too_late(db, digest, e, position)
 
     def stop(
         self, digest: bytes, beside: Callable[[sqlite3.Connection], None] = lambda _: None
@@ -184,6 +201,12 @@ class Studies:
             raise PolicyRefusalError("this study has not begun at this site")
         return record
 
+    def state(self, digest: bytes) -> StudyState | None:
+        """How the study of this digest stands; None if it has not begun here."""
+        query = "SELECT state FROM studies WHERE digest = ?"
+        row = self._connection.execute(query, (digest,)).fetchone()
+        return None if row is None else StudyState(row[0])
+
     def all(self) -> tuple[StudyRecord, ...]:
         """Every study, oldest first."""
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM studies ORDER BY rowid")  # noqa: S608
@@ -205,6 +228,13 @@ class Studies:
         query = f"SELECT {_COLUMNS} FROM studies WHERE {column} = ?"  # noqa: S608  (constants)
         row = self._connection.execute(query, (value,)).fetchone()
         return None if row is None else _record(row)
+
+
+def _too_late(db: sqlite3.Connection, digest: bytes, e: int, position: int) -> PeerError:
+    row = db.execute("SELECT state FROM studies WHERE digest = ?", (digest,)).fetchone()
+    if row is None or row[0] != StudyState.RUNNING:
+        return PeerError(f"attempt {e}: the study is over at this site")
+    return PeerError(f"attempt {e}: this site's shares for sum {position + 1} have left")
 
 
 _COLUMNS = (

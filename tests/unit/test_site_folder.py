@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
+from fedward_client import site
 from fedward_client.site_folder import VAULT_KEY_VARIABLE, create_site, load_key, open_site
 from fedward_client.split import SplitRule, threshold_of
 from fedward_common.errors import OperatorError, StorageError
@@ -131,9 +133,34 @@ def test_the_vault_key_may_come_from_the_environment(made, monkeypatch):
         assert site.vault.get("a") == b"alpha"
 
 
-def test_what_is_no_site_is_refused(tmp_path):
-    with pytest.raises(OperatorError, match="not a site folder"):
+def test_what_is_no_site_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(OperatorError, match=r"not a site folder; .*--site or FEDWARD_SITE"):
         open_site(tmp_path)
+
+
+def test_a_site_restored_without_its_volatile_folder_marks_it_again(tmp_path):
+    """Backup tools that obey the tag must not find the keys of rounds in flight (A6)."""
+    path, volatile = tmp_path / "site", tmp_path / "site" / "volatile"
+    site.create_site(path, "north")
+    tag = volatile / "CACHEDIR.TAG"
+    text = tag.read_text()
+    assert text.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+    shutil.rmtree(volatile)
+    site.open_site(path).close()
+    assert tag.read_text() == text
+    assert [entry.stat().st_mode & 0o777 for entry in (volatile, tag)] == [0o700, 0o600]
+    tag.write_text("the operator's own")
+    site.open_site(path).close()
+    assert tag.read_text() == "the operator's own"
+
+
+def test_a_site_opens_where_the_mark_cannot_be_written(tmp_path):
+    path = tmp_path / "site"
+    site.create_site(path, "north")
+    shutil.rmtree(path / "volatile")
+    (path / "volatile").write_text("in the way")
+    with site.open_site(path) as opened:
+        assert opened.name == "north"
 
 
 def test_a_damaged_database_is_a_storage_error(made):

@@ -21,6 +21,7 @@ _WAITING = {
     StudyState.PROPOSED: "waits for your decision: fedward-client plan show",
     StudyState.APPROVED: "waits until all hospitals have approved and the coordinator begins",
     StudyState.STOPPED: "stopped by this site: a published sum was false",
+    StudyState.WITHDRAWN: "this site has left it for good; the others may go on",
 }
 
 

@@ -15,7 +15,8 @@ from fedward_client.cli.options import (
     tell,
     tell_json,
 )
-from fedward_client.cli.site import study_name
+from fedward_client.cli.site import asked, study_name
+from fedward_common.errors import OperatorError
 from fedward_common.text import printable, under
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 DigestArgument = Annotated[
     str, typer.Argument(help="The plan's digest, or as much of it as is unique.")
 ]
+
+_LEAVING = (
+    "this study is running: it ends at this site for good, and nothing undoes that",
+    "what has left stays in the sums, and the ledger keeps what was spent",
+)
 
 
 def import_plan(
@@ -106,9 +112,16 @@ def approve(
 
 
 def reject(
-    digest: DigestArgument, site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False
+    digest: DigestArgument,
+    site: SiteOption = DEFAULT_SITE,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Leave a study that is running, without asking.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Record that this site takes no part in a plan.
+    """Record that this site takes no part in a plan, or no further part in its study.
+
+    A study that is running ends at this site for good; it asks before.
 
     Example: fedward-client plan reject 3f9c
     """
@@ -117,8 +130,25 @@ def reject(
 
     with open_site(site) as opened:
         record = find_study(opened.studies.all(), digest)
-        reject_plan(opened, record.plan_digest)
-    _tell_decision(study_name(record), record, "rejected", as_json=as_json)
+        if not yes:
+            _ask_to_leave(record, quiet=as_json)
+        state = reject_plan(opened, record.plan_digest)
+    _tell_decision(study_name(record), record, state, as_json=as_json)
+
+
+def _ask_to_leave(record: StudyRecord, *, quiet: bool) -> None:
+    """Ask a person whether this site is to leave a study that is running; a script says --yes."""
+    from fedward_client.studies import StudyState
+
+    if record.state is not StudyState.RUNNING:
+        return
+    if not quiet:
+        tell(_LEAVING)
+    if quiet or not asked("Leave the study?"):
+        raise OperatorError(
+            f"plan {record.plan_digest.hex()[:16]}: its study is running and goes on; give --yes "
+            "to leave it for good"
+        )
 
 
 def _show_all(site: Site, *, as_json: bool) -> None:
@@ -189,9 +219,9 @@ def _verdict_lines(site: Site, study: Study, outcome: Review) -> tuple[str, ...]
 
 def _has_begun(record: StudyRecord) -> bool:
     """Then its debits are in the ledger already, and there is nothing left to decide."""
-    from fedward_client.studies import StudyState
+    from fedward_client.studies import ENDED, StudyState
 
-    return record.state in (StudyState.RUNNING, StudyState.FINISHED, StudyState.STOPPED)
+    return record.state in (StudyState.RUNNING, *ENDED)
 
 
 def _review_json(site: Site, record: StudyRecord, outcome: Review) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedward_client.studies import StudyRecord
 
 PUBLIC = "SITE.pub"
+_NO_STUDY = bytes(32)
 
 
 def init(
@@ -65,18 +66,58 @@ def confirm(
 
     Example: fedward-client members confirm south/SITE.pub
     """
-    from fedward_client.members import Members
-    from fedward_client.site_folder import open_site
+    from fedward_client.site import open_site
 
     member = _read_public(public)
     tell((f"hospital {printable(member.name)}", f"fingerprint: {spell(member.fingerprint)}"))
-    with open_site(site) as folder:
-        if not yes and not _asked("Did its operator read you the same fingerprint?"):
+    with open_site(site) as opened:
+        if not yes and not asked("Did its operator read you the same fingerprint?"):
             raise OperatorError(
                 f"{public}: not confirmed; compare the fingerprint by phone, then give --yes"
             )
-        Members(folder.database).confirm(member)
+        opened.members.confirm(member)
+        opened.audit.decided("confirm", _NO_STUDY, member.to_text().encode(), opened.ledger.head())
     tell((f"{printable(member.name)} is verified",))
+
+
+def withdraw(
+    name: Annotated[str, typer.Argument(help="The hospital, as `members list` shows it.")],
+    site: SiteOption = DEFAULT_SITE,
+) -> None:
+    """Take back that you verified a hospital, as when its key was stolen.
+
+    Until it is confirmed again, plans count it among the colluding members.
+
+    Example: fedward-client members withdraw south
+    """
+    from fedward_client.site import open_site
+
+    with open_site(site) as opened:
+        opened.members.withdraw(name)
+        opened.audit.decided("withdraw", _NO_STUDY, name.encode(), opened.ledger.head())
+    tell(
+        (
+            f"{printable(name)} is not verified any more",
+            "plans that you approved before go on until you reject them: fedward-client plan show",
+        )
+    )
+
+
+def list_members(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
+    """List the hospitals that you verified, with their fingerprints.
+
+    Example: fedward-client members list
+    """
+    from fedward_client.site import open_site
+
+    with open_site(site) as opened:
+        confirmed = opened.members.all()
+    if as_json:
+        tell_json([{"name": name, "fingerprint": key.hex()} for name, key in confirmed])
+        return
+    tell(f"{name}: {spell(key)}" for name, key in confirmed)
+    if not confirmed:
+        tell(("no hospital yet; `fedward-client members confirm SITE.pub` takes one in",))
 
 
 def status(site: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
@@ -119,7 +160,8 @@ def study_name(record: StudyRecord) -> str:
     return plan_from_canonical(record.plan).study.name
 
 
-def _asked(question: str) -> bool:
+def asked(question: str) -> bool:
+    """What a person at a terminal answers; no without one."""
     return sys.stdin.isatty() and typer.confirm(question)
 
 
