@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import missing
 
-UNITS = ("fedward-client@.service", "fedward-server.service")
+UNITS = ("fedward-client@.service", "fedward-receive@.service", "fedward-server.service")
 EXPOSURE = 20
 """Tenths of the scale of `systemd-analyze security`; a unit without hardening is at 96."""
 
