@@ -11,4 +11,4 @@ def test_the_bars_hold_at_reduced_size(pneumonia_npz, tmp_path):
     record = accept(tmp_path, reduced=True)
     missed = [check.name for check in record.checks if not check.passed]
     assert not missed
-    assert len(record.checks) == 8
+    assert len(record.checks) == 9
