@@ -14,11 +14,11 @@ from fedward_common.errors import IntegrityError, OperatorError
 from fedward_common.text import printable
 from fedward_server.bound import die_with_parent
 from fedward_server.coordinator import Coordinator, StudyFailedError
+from fedward_server.grid_sites import GridSites
 from fedward_server.patience import bound_pulls, limit_pulls
 from fedward_server.receipts import Receipts, RecordedSites, StudyStoppedError
 from fedward_server.run_record import finish_run
 from fedward_server.server_folder import ServerFolder, StoredStudy, open_server
-from fedward_server.sites import GridSites
 from fedward_server.study_files import (
     LOG,
     exclusive,

@@ -93,8 +93,8 @@ async def serve(server: Path, link: SuperLink) -> None:
 
 
 def _upstream(link: SuperLink) -> httpx.AsyncClient:
-    # Each request looks at every connection kept: few are.
-    most = httpx.Limits(max_connections=64 * REQUESTS_AT_ONCE, max_keepalive_connections=16)
+    # Fewer would be opened anew again and again: a TLS handshake costs more than a request.
+    most = httpx.Limits(max_connections=64 * REQUESTS_AT_ONCE, max_keepalive_connections=64)
     return httpx.AsyncClient(
         base_url=link.url,
         verify=link.trust(),

@@ -29,8 +29,8 @@ from fedward_common.secret import SecretBytes
 from fedward_server import app as server_app
 from fedward_server.checkpoints import Checkpoint
 from fedward_server.coordinator import Coordinator, RoundEvent
+from fedward_server.grid_sites import GridSites
 from fedward_server.planning import Target, check_draft, draft_plan
-from fedward_server.sites import GridSites
 from fedward_simulations.grid import InMemoryGrid, bind
 from fedward_simulations.randomness import Randomness
 from fedward_simulations.scenario import Scenario

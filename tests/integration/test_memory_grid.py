@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from fedward_client import agent
 from fedward_common.messages import HelloReply
 from fedward_common.plan.sections import RosterSite
-from fedward_server.sites import MESSAGE_TYPE, GridSites
+from fedward_server.grid_sites import MESSAGE_TYPE, GridSites
 from fedward_simulations.grid import InMemoryGrid, bind
 
 

@@ -29,8 +29,8 @@ from flwr.superlink.routers.fleet.router import router
 
 from fedward_server.control import BUNDLE, README, SERVER_FOLDER, STUDY
 from fedward_server.gateway_limits import FLEET_PATHS
+from fedward_server.grid_sites import MESSAGE_UNAVAILABLE
 from fedward_server.patience import FIRST_PAUSE_SECONDS, LONGEST_SECONDS, bound_pulls
-from fedward_server.sites import MESSAGE_UNAVAILABLE
 from fedward_server.superlink import SuperLink
 
 NOT_FOR_SITES = {

@@ -30,8 +30,8 @@ from fedward_common.messages import (
 from fedward_common.secagg.server import Summed
 from fedward_common.secagg.transcript import Transcript
 from fedward_server import coordinator
+from fedward_server.grid_sites import GridSites
 from fedward_server.rounds import RoundRunner
-from fedward_server.sites import GridSites
 from fedward_simulations.grid import InMemoryGrid, bind
 
 SUMS = 3

@@ -45,9 +45,9 @@ from fedward_common import keys
 from fedward_common.messages import Hello, HelloReply, ShareOrder, StepReply, decode_message
 from fedward_common.plan.sections import RosterSite
 from fedward_common.randomness import os_random
-from fedward_server import sites as module
+from fedward_server import grid_sites as module
+from fedward_server.grid_sites import INCOMPLETE, MALFORMED, NOT_TAKEN, GridSites
 from fedward_server.patience import bound_pulls, limit_pulls
-from fedward_server.sites import INCOMPLETE, MALFORMED, NOT_TAKEN, GridSites
 
 KEYS = {name: keys.new_key(os_random) for name in ("north", "south", "west")}
 ROSTER = tuple(

@@ -13,8 +13,8 @@ from fedward_common.messages import Hello, HelloReply, ShareOrder, StepReply, de
 from fedward_common.plan.sections import RosterSite
 from fedward_common.randomness import os_random
 from fedward_server import app
-from fedward_server import sites as module
-from fedward_server.sites import MALFORMED, MESSAGE_UNAVAILABLE, GridSites
+from fedward_server import grid_sites as module
+from fedward_server.grid_sites import MALFORMED, MESSAGE_UNAVAILABLE, GridSites
 from fedward_simulations.grid import InMemoryGrid, bind
 
 KEY = keys.new_key(os_random)
